@@ -1,0 +1,1 @@
+"""How a Sternpost process lives: bus, subjects, codec, settings, telemetry, health."""

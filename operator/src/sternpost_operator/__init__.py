@@ -1,0 +1,1 @@
+"""From Sternpost manifests to configuration."""

@@ -1,0 +1,1 @@
+"""The memory of Sternpost: what happened to each message."""

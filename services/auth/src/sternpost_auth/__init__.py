@@ -1,0 +1,1 @@
+"""Who is this, and whose mail may they send."""

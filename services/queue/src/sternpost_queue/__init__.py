@@ -1,0 +1,1 @@
+"""The brain of Sternpost: which recipients, by which route, when."""
