@@ -1,10 +1,11 @@
 """Configuration as services see it: what the compiler of manifests writes into CONFIG and every service watches."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from sternpost_mail.envelope import Lane
-from sternpost_mail.route import RelayRule
+from sternpost_mail.route import RelayRule, order_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +64,73 @@ class Generation:
     number: int
     resources: int
     """How many resources the generation has, so that a reader can tell a partial read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One consistent view of the configuration. Built once per change, read on every mail: lookups are dictionaries."""
+
+    generation: int
+    """0 until a complete generation was seen."""
+    domains: Mapping[str, Domain]
+    """By domain name."""
+    rules: Mapping[str, tuple[RelayRule, ...]]
+    """By tenant, in the order in which they are tried."""
+    credentials: Mapping[str, Credential]
+    """By login."""
+    certificates: tuple[Certificate, ...]
+    """Of the release namespace, in the order of their names."""
+    network_rules: tuple[RelayRule, ...]
+    """The release namespace's rules that name networks: they alone open the MX door to a relay."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the doors may decide by it; until then they answer 451 or 503."""
+        return self.generation > 0
+
+    def tenant_of(self, domain: str) -> str:
+        """The namespace that declared the domain, empty where nobody did."""
+        found = self.domains.get(domain)
+        return found.tenant if found else ""
+
+    def rules_of(self, tenant: str) -> tuple[RelayRule, ...]:
+        """The tenant's relay rules in order."""
+        return self.rules.get(tenant, ())
+
+
+def build_config(resources: Iterable[Resource], generation: int, release_namespace: str) -> Config:
+    """The view of a set of resources.
+
+    Two tenants that declare one domain never both get it: the compiler decides who was first, so a conflict that still
+    arrives here is settled by tenant name, stable over restarts. Rules and certificates for shared doors count in the
+    release namespace only.
+    """
+    domains: dict[str, Domain] = {}
+    rules: dict[str, list[RelayRule]] = {}
+    credentials: dict[str, Credential] = {}
+    certificates: list[Certificate] = []
+    for resource in sorted(resources, key=lambda item: (item.tenant, item.name)):
+        match resource:
+            case Domain():
+                domains.setdefault(resource.domain, resource)
+            case RelayRule():
+                rules.setdefault(resource.tenant, []).append(resource)
+            case Credential():
+                credentials.setdefault(resource.login, resource)
+            case Certificate() if resource.tenant == release_namespace:
+                certificates.append(resource)
+            case Certificate():
+                pass  # another tenant's: never presented by the shared doors
+    ordered = {tenant: order_rules(found) for tenant, found in rules.items()}
+    return Config(
+        generation=generation,
+        domains=domains,
+        rules=ordered,
+        credentials=credentials,
+        certificates=tuple(certificates),
+        network_rules=tuple(rule for rule in ordered.get(release_namespace, ()) if rule.match.networks),
+    )
+
+
+EMPTY_CONFIG = build_config((), 0, "")
+"""What a process has before it heard anything."""
