@@ -54,6 +54,11 @@ class Certificate:
     """The private key, sealed to the ingress service's key."""
 
 
+def seal_context_certificate(tenant: str, name: str) -> str:
+    """What a certificate's private key is sealed together with: it opens only as the key of this certificate."""
+    return f"tls/{tenant}/{name}"
+
+
 Resource = Domain | RelayRule | Credential | Certificate
 
 

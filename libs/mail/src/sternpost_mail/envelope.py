@@ -138,3 +138,18 @@ class DeferRecord:
     id: str
     site: str
     mails: tuple[DeferredMail, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRecord:
+    """A record that was set aside: suspended mail, or one that could not be processed, with the reason for a person.
+
+    `record` is the original payload, unchanged, so that releasing it is publishing it again on `origin_subject`.
+    """
+
+    id: str
+    reason: str
+    origin_subject: str
+    held_ms: int
+    """When it was set aside, milliseconds since the epoch."""
+    record: bytes

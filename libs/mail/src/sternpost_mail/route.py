@@ -51,6 +51,11 @@ class SmartHost:
     """Sealed to the delivery service's key; only it can open it."""
 
 
+def seal_context_smart_host(host: SmartHost) -> str:
+    """What a smart host's password is sealed together with: it opens only for the host, port and user it was meant for."""
+    return f"smarthost/{host.host}:{host.port}/{host.username}"
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """What a rule looks at. An empty tuple matches everything; all that are given must match (AND), each by any (OR).

@@ -1,0 +1,105 @@
+"""The one place where values become octets and octets become values. Nobody else sees protobuf.
+
+`encode_x(value) -> bytes` and `decode_x(bytes) -> value`; both raise CodecError, which is final: the same octets
+fail again. The parts live in `codec_*.py`, one per .proto file; import from here.
+"""
+
+from sternpost_runtime.codec_base import CodecError
+from sternpost_runtime.codec_config import (
+    decode_config_entry,
+    encode_config_entry,
+)
+from sternpost_runtime.codec_dispatch import (
+    decode_beat,
+    decode_session,
+    decode_session_answer,
+    decode_session_result,
+    decode_site_answer,
+    decode_site_question,
+    encode_beat,
+    encode_session,
+    encode_session_answer,
+    encode_session_result,
+    encode_site_answer,
+    encode_site_question,
+)
+from sternpost_runtime.codec_event import (
+    decode_event_batch,
+    encode_event_batch,
+)
+from sternpost_runtime.codec_mail import (
+    decode_defer_record,
+    decode_facts,
+    decode_held_record,
+    decode_mail,
+    decode_spool_record,
+    encode_defer_record,
+    encode_facts,
+    encode_held_record,
+    encode_mail,
+    encode_spool_record,
+)
+from sternpost_runtime.codec_request import (
+    decode_cancel_reply,
+    decode_cancel_request,
+    decode_list_answer,
+    decode_list_question,
+    decode_message_answer,
+    decode_message_question,
+    decode_verify_reply,
+    decode_verify_request,
+    encode_cancel_reply,
+    encode_cancel_request,
+    encode_list_answer,
+    encode_list_question,
+    encode_message_answer,
+    encode_message_question,
+    encode_verify_reply,
+    encode_verify_request,
+)
+
+__all__ = [
+    "CodecError",
+    "decode_beat",
+    "decode_cancel_reply",
+    "decode_cancel_request",
+    "decode_config_entry",
+    "decode_defer_record",
+    "decode_event_batch",
+    "decode_facts",
+    "decode_held_record",
+    "decode_list_answer",
+    "decode_list_question",
+    "decode_mail",
+    "decode_message_answer",
+    "decode_message_question",
+    "decode_session",
+    "decode_session_answer",
+    "decode_session_result",
+    "decode_site_answer",
+    "decode_site_question",
+    "decode_spool_record",
+    "decode_verify_reply",
+    "decode_verify_request",
+    "encode_beat",
+    "encode_cancel_reply",
+    "encode_cancel_request",
+    "encode_config_entry",
+    "encode_defer_record",
+    "encode_event_batch",
+    "encode_facts",
+    "encode_held_record",
+    "encode_list_answer",
+    "encode_list_question",
+    "encode_mail",
+    "encode_message_answer",
+    "encode_message_question",
+    "encode_session",
+    "encode_session_answer",
+    "encode_session_result",
+    "encode_site_answer",
+    "encode_site_question",
+    "encode_spool_record",
+    "encode_verify_reply",
+    "encode_verify_request",
+]
