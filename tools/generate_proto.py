@@ -1,4 +1,4 @@
-"""Generate the Python code of proto/ into libs/wire/src: `make proto` runs it, and `make verify` runs it with `--check`.
+"""Generate the Python code of proto/ into libs/wire/src: `make proto`, and with `--check` `make verify`.
 
 The output depends only on the .proto files and on the version of grpcio-tools that uv.lock pins. With `--check` nothing
 is written: the code is generated into a temporary directory and every difference from the committed code is named.

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from sternpost_runtime.bootstrap import BootstrapSettings, bootstrap
 from sternpost_runtime.broker_config import render
 from sternpost_runtime.bus import Bus
@@ -30,7 +32,7 @@ class Connection:
 
     nats_url: str
     nats_user: str
-    nats_secret: str
+    nats_password: SecretStr
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Broker:
 
     def settings(self, service: str, port: int | None = None) -> Connection:
         """How a service connects; another `port` goes through a proxy."""
-        return Connection(f"nats://127.0.0.1:{port or self.port}", service, self.passwords[service])
+        return Connection(f"nats://127.0.0.1:{port or self.port}", service, SecretStr(self.passwords[service]))
 
     async def start(self) -> None:
         """Start the server and wait until it takes connections."""

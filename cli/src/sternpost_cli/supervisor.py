@@ -192,6 +192,8 @@ class Supervisor:
                 await self._spawn(kept)
             except OSError as error:
                 self._say(f"{kept.program.name}: {error}")
+            if kept.stopping.is_set():  # asked to stop while it was being born
+                _signal(kept, signal.SIGTERM)
 
     async def _watch(self, kept: _Kept, process: asyncio.subprocess.Process) -> int:
         """Forward the output until the process ended; its exit code. A grandchild that holds the pipe does not delay it."""

@@ -1,18 +1,18 @@
-"""Manifests from a directory of YAML files: bounded, in one order on every machine, with their place for error messages.
+"""Manifests from a directory of YAML files: bounded, in one order everywhere, with their place for messages.
 
 This file knows YAML and placeholders, not what a Domain is. `${NAME}` and `${NAME:-default}` stand for values that the
 caller gives; they are put into single values after the YAML was parsed, so a value can never add fields.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sternpost_operator.problems import Origin, Problem, Refused
+from sternpost_operator.problems import ManifestError, Origin, Problem
 
 MAX_FILES = 1_000
 """Files in one directory; more is a mistake in the path."""
@@ -38,36 +38,40 @@ class Document:
 def load(directory: Path, variables: Mapping[str, str]) -> list[Document]:
     """Every document of the directory's `*.yaml` and `*.yml` files, by file name and then in the file's order.
 
-    Subdirectories are not entered. `variables` is the list of placeholders that may be used: one that is neither there nor
-    has a default is a problem. Raises Refused with every problem of every file; nothing is returned then.
+    Subdirectories are not entered. `variables` is the list of placeholders that may be used: one that is neither there
+    nor has a default is a problem. Raises ManifestError with every problem of every file; nothing is returned then.
     """
     documents: list[Document] = []
     problems: list[Problem] = []
     try:
-        files = sorted(path for path in directory.iterdir() if path.suffix in SUFFIXES and not path.name.startswith("."))
+        files = sorted(
+            path for path in directory.iterdir() if path.suffix in SUFFIXES and not path.name.startswith(".")
+        )
     except OSError as error:
-        raise Refused([Problem(Origin(str(directory)), "", "", f"cannot be read: {error.strerror}")]) from error
+        raise ManifestError([Problem(Origin(str(directory)), "", "", f"cannot be read: {error.strerror}")]) from error
     if len(files) > MAX_FILES:
-        raise Refused([Problem(Origin(str(directory)), "", "", f"has {len(files)} files; at most {MAX_FILES} are read")])
+        raise ManifestError(
+            [Problem(Origin(str(directory)), "", "", f"has {len(files)} files; at most {MAX_FILES} are read")]
+        )
     for path in files:
         try:
             documents += load_text(_read(path), str(path), variables)
-        except Refused as error:
+        except ManifestError as error:
             problems += error.problems
         if len(documents) > MAX_DOCUMENTS:
-            raise Refused([Problem(Origin(str(directory)), "", "", f"has more than {MAX_DOCUMENTS} documents")])
+            raise _refused(str(directory), 0, f"has more than {MAX_DOCUMENTS} documents")
     if problems:
-        raise Refused(problems)
+        raise ManifestError(problems)
     return documents
 
 
 def load_text(text: str, file: str, variables: Mapping[str, str]) -> list[Document]:
-    """The documents of one file's text. Raises Refused."""
+    """The documents of one file's text. Raises ManifestError."""
     documents: list[Document] = []
     loader = _Loader(text, variables)
     number = 0
     try:
-        while loader.check_data():
+        while loader.check_data():  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it open
             number += 1
             content = loader.get_data()
             if content is not None:
@@ -97,8 +101,15 @@ def _read(path: Path) -> str:
         raise _refused(str(path), 0, f"is not UTF-8 (octet {error.start})") from error
 
 
-def _refused(file: str, document: int, text: str) -> Refused:
-    return Refused([Problem(Origin(file, document), "", "", text)])
+def _refused(file: str, document: int, text: str) -> ManifestError:
+    return ManifestError([Problem(Origin(file, document), "", "", text)])
+
+
+class _Invalid(yaml.MarkedYAMLError):
+    """A rule of ours that a document breaks, at its line."""
+
+    def __init__(self, text: str, mark: Any) -> None:
+        super().__init__(problem=text, problem_mark=mark)
 
 
 class _Loader(yaml.SafeLoader):
@@ -110,15 +121,15 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it open
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported; write it out", problem_mark=event.start_mark)
+            raise _Invalid("aliases (*name) are not supported; write it out", event.start_mark)
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"is nested deeper than {MAX_DEPTH}", problem_mark=event.start_mark)
+            raise _Invalid(f"is nested deeper than {MAX_DEPTH}", event.start_mark)
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
-        # As a mapping's key the node comes with index None and the mapping as its parent: keys are never filled.
+        # A mapping's key comes with the mapping as its parent and no index; keys are never filled.
         is_key = isinstance(parent, yaml.MappingNode) and index is None
         if isinstance(node, yaml.ScalarNode) and not is_key and "${" in node.value:
             self._fill(node)
@@ -127,36 +138,32 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _fill(self, node: yaml.ScalarNode) -> None:
-        was = node.value
-        node.value = _PLACEHOLDER.sub(lambda found: self._value(found.group(1), node), was)
-        if node.style is None and node.tag == self.resolve(yaml.ScalarNode, was, (True, False)):
+        is_plain = node.style is None and node.tag == "tag:yaml.org,2002:str"
+        node.value = _PLACEHOLDER.sub(lambda found: self._value(found.group(1), node), node.value)
+        if is_plain:
             # A plain `port: ${PORT}` is the number that stands there in the end; a quoted one stays text.
-            node.tag = self.resolve(yaml.ScalarNode, node.value, (True, False))
+            node.tag = self.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
 
     def _value(self, inside: str, node: yaml.ScalarNode) -> str:
         named = _NAMED.fullmatch(inside)
         if named is None:
             text = "a placeholder is ${NAME} or ${NAME:-default}, NAME in capitals, digits and underscores"
-            raise yaml.MarkedYAMLError(problem=text, problem_mark=node.start_mark)
+            raise _Invalid(text, node.start_mark)
         name, default = named.group(1), named.group(2)
-        value = self._variables.get(name) or default
+        value = self._variables.get(name)
+        if not value and default is not None:
+            return str(default)
         if value is None:
             known = ", ".join(sorted(self._variables)) or "none"
-            text = f"${{{name}}} is not known here and has no default (known: {known})"
-            raise yaml.MarkedYAMLError(problem=text, problem_mark=node.start_mark)
+            raise _Invalid(f"${{{name}}} is not known here and has no default (known: {known})", node.start_mark)
         return value
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
     seen: set[str] = set()
-    for key in _keys(node):
-        if key.value in seen:
-            raise yaml.MarkedYAMLError(problem=f"field {key.value!r} stands twice", problem_mark=key.start_mark)
-        seen.add(key.value)
-
-
-def _keys(node: yaml.MappingNode) -> Iterator[yaml.ScalarNode]:
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
-            raise yaml.MarkedYAMLError(problem="a field's name must be text", problem_mark=key.start_mark)
-        yield key
+            raise _Invalid("a field's name must be text", key.start_mark)
+        if key.value in seen:
+            raise _Invalid(f"field {key.value!r} stands twice", key.start_mark)
+        seen.add(key.value)

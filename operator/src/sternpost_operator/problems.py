@@ -51,7 +51,7 @@ class Problem:
         return ", ".join(part for part in (str(self.origin), self.subject, self.field) if part) + f": {self.text}"
 
 
-class Refused(Exception):
+class ManifestError(Exception):
     """Something cannot be used; carries every problem found."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -59,7 +59,7 @@ class Refused(Exception):
         self.problems = tuple(problems)
 
 
-class Wrong(Exception):
+class FieldError(Exception):
     """Raised inside the compiler for one field of the object at hand; the caller adds where it is."""
 
     def __init__(self, field: str, text: str, reason: Reason = Reason.INVALID) -> None:
@@ -68,9 +68,9 @@ class Wrong(Exception):
         self.text = text
         self.reason = reason
 
-    def within(self, field: str) -> "Wrong":
+    def within(self, field: str) -> "FieldError":
         """The same for a field further out."""
-        return Wrong(f"{field}.{self.field}" if self.field else field, self.text, self.reason)
+        return FieldError(f"{field}.{self.field}" if self.field else field, self.text, self.reason)
 
 
 def problems_of(error: ValidationError, origin: Origin, subject: str) -> list[Problem]:
@@ -79,8 +79,6 @@ def problems_of(error: ValidationError, origin: Origin, subject: str) -> list[Pr
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
         found.append(Problem(origin, subject, _path(detail["loc"]), _text(detail["type"], detail["msg"])))
     return found
-
-
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -1,15 +1,15 @@
 """The forms of secrets that clients prove themselves with: what an API key looks like, how each kind is hashed.
 
-The compiler of manifests writes the hashes and the auth service checks them; both read the numbers here, so a login that
-nobody has costs exactly what a wrong password costs. This file generates nothing and holds no secret.
+The compiler of manifests writes the hashes and the auth service checks them; both read the numbers here, so a login
+that nobody has costs exactly what a wrong password costs. This file generates nothing and holds no secret.
 """
 
 import hashlib
 import re
 
 ARGON2_MEMORY_KIB = 19 * 1024
-"""Memory of one argon2id hash: 19 MiB with two passes and one lane is the OWASP minimum. One check takes 15 to 30 ms of one
-core, so a door's cache of verified logins (seconds) matters and the auth service bounds how many run at once."""
+"""Memory of one argon2id hash: 19 MiB with two passes and one lane is the OWASP minimum. One check takes 15 to 30 ms
+of one core, so a door's cache of verified logins matters and the auth service bounds how many run at once."""
 ARGON2_PASSES = 2
 ARGON2_LANES = 1
 """One lane: the service checks many logins side by side, so parallelism inside one check would win nothing."""

@@ -82,6 +82,8 @@ class JobResult:
     mail_id: str
     results: tuple[Result, ...]
     retry_after: float = 0.0
+    dsn_passed_on: bool = False
+    """The next hop offered DSN, so reports of success are its duty now (RFC 3461 §5.2.2)."""
 
 
 @dataclass(frozen=True, slots=True)

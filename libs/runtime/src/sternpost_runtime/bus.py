@@ -19,6 +19,7 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from pydantic import SecretStr
 
 from sternpost_runtime.subjects import OBJECTS_CONTENT, inbox_prefix
 
@@ -73,12 +74,17 @@ class ObjectMissing(BusError):
 class BusSettings(Protocol):
     """What a connection needs; `sternpost_runtime.settings` implements it."""
 
-    nats_url: str
-    nats_user: str
+    @property
+    def nats_url(self) -> str:
+        """One URL, or several separated by commas."""
 
     @property
-    def nats_secret(self) -> str:
-        """The password in clear, for the connection only."""
+    def nats_user(self) -> str:
+        """The service's user, empty for none."""
+
+    @property
+    def nats_password(self) -> SecretStr:
+        """Its password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,10 +328,10 @@ class Bus:
         """Connect as a service; waits until the broker is there (a pod may start before it)."""
         bus = cls()
         bus._nc = await nats.connect(
-            settings.nats_url,
+            [url.strip() for url in settings.nats_url.split(",")],
             name=f"sternpost-{service}",
             user=settings.nats_user or None,
-            password=settings.nats_secret or None,
+            password=settings.nats_password.get_secret_value() or None,
             inbox_prefix=inbox_prefix(service),
             allow_reconnect=True,
             max_reconnect_attempts=-1,

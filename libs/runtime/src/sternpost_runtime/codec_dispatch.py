@@ -182,6 +182,8 @@ def encode_session_result(result: SessionResult) -> bytes:
                 fill_result(add_result(), one)
             if job.retry_after:
                 wire_job.retry_after = job.retry_after
+            if job.dsn_passed_on:
+                wire_job.dsn_passed_on = True
         if result.done:
             wire.done = True
         if result.site_down:
@@ -204,7 +206,9 @@ def decode_session_result(data: bytes) -> SessionResult:
         worker=wire.worker,
         results=tuple(
             [
-                JobResult(job.mail_id, tuple([read_result(one) for one in job.results]), job.retry_after)
+                JobResult(
+                    job.mail_id, tuple([read_result(one) for one in job.results]), job.retry_after, job.dsn_passed_on
+                )
                 for job in wire.results
             ]
         ),

@@ -3,8 +3,6 @@
 Import it through `sternpost_runtime.codec`. The views are what the HTTP API shows: JSON all the way, no second shape.
 """
 
-from collections.abc import Hashable
-from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -141,10 +139,15 @@ def decode_list_answer(data: bytes) -> ListAnswer:
     return _from_json(ListAnswer, data)
 
 
-@cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+_adapters: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
     # Built at the first use: most processes never ask activity anything, and a schema costs milliseconds.
-    return TypeAdapter(kind)
+    adapter = _adapters.get(kind)
+    if adapter is None:
+        adapter = _adapters[kind] = TypeAdapter(kind)
+    return adapter
 
 
 def _to_json(kind: type[T], value: T) -> bytes:
@@ -156,8 +159,7 @@ def _to_json(kind: type[T], value: T) -> bytes:
 
 def _from_json(kind: type[T], data: bytes) -> T:
     try:
-        value: T = _adapter(kind).validate_json(data)
-        return value
+        return _adapter(kind).validate_json(data)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -1,12 +1,12 @@
 """Secrets on their way through CONFIG: sealed to the public key of the one service that uses them.
 
-A libsodium sealed box (X25519, XSalsa20-Poly1305, a fresh sender key each time) hides the data and shows tampering, but it
-does not say what the data is *for*: whoever may write CONFIG could move one value to another place. So the plaintext begins
-with a context (`tls/<tenant>/<name>`, `smarthost/...`), and it opens only where the reader expects that very context.
+A libsodium sealed box (X25519, XSalsa20-Poly1305, a fresh sender key each time) hides the data and shows tampering, but
+it does not say what the data is *for*: whoever may write CONFIG could move one value to another place. So the plaintext
+begins with a context (`tls/<tenant>/<name>`, `smarthost/...`), and it opens only where the reader expects that context.
 A sealed box does not prove who sealed it either; that only the compiler may write CONFIG is the broker's business.
 
-Layout: 8 octets key id | box( 2 octets length of context, big endian | context, UTF-8 | data ). The key id says which key
-opens it, so that a rotated key gives a clear error instead of a failed decryption.
+Layout: 8 octets key id | box( 2 octets length of context, big endian | context, UTF-8 | data ). The key id says which
+key opens it, so that a rotated key gives a clear error instead of a failed decryption.
 """
 
 import hashlib

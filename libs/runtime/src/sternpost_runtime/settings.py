@@ -1,14 +1,16 @@
 """Settings of a process, read from its environment once, at start.
 
-A service subclasses `ServiceSettings` with its own prefix (`STERNPOST_INGRESS_`). Its own fields are read under that prefix;
-the fields declared here under that prefix first and then under the shared one, so `STERNPOST_INGRESS_HEALTH_PORT` overrides
-`STERNPOST_HEALTH_PORT`. `load` turns every wrong value into one line that names the variable, and exits with code 2.
+A service subclasses `ServiceSettings` with its own prefix (`STERNPOST_INGRESS_`). Its own fields are read under that
+prefix only; the fields declared here under that prefix first and then under the shared one, so that
+`STERNPOST_INGRESS_HEALTH_PORT` overrides `STERNPOST_HEALTH_PORT`. `load` turns every wrong value into one line that
+names the variable, and exits with code 2.
 
 This file knows no service's settings and opens no connection.
 """
 
 import difflib
 import os
+import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -32,6 +34,7 @@ EXIT_USAGE = 2
 SIMILAR = 0.85
 """How alike (difflib's ratio) an unknown variable must be to a known one to be called a typing mistake."""
 
+_USERINFO = re.compile(r"//[^/,]*@")
 _NATS_SCHEMES = ("nats", "tls", "ws", "wss")
 
 
@@ -92,9 +95,14 @@ class BusSettings(BaseSettings):
         """The URLs of the broker's nodes."""
         return [url.strip() for url in self.nats_url.split(",")]
 
+    @property
+    def nats_secret(self) -> str:
+        """The password in clear, for the connection only."""
+        return self.nats_password.get_secret_value()
+
 
 class ServiceSettings(BusSettings):
-    """What every service has. Subclass it with `model_config = SettingsConfigDict(env_prefix="STERNPOST_<SERVICE>_")`."""
+    """What every service has. A subclass sets `model_config = SettingsConfigDict(env_prefix="STERNPOST_..._")`."""
 
     release_namespace: str = Field(
         default="sternpost",
@@ -141,19 +149,18 @@ class ServiceSettings(BusSettings):
 S = TypeVar("S", bound=BusSettings)
 
 
-def load(kind: type[S], *, environ: Mapping[str, str] | None = None) -> S:
+def load(kind: type[S]) -> S:
     """The settings of this process from its environment.
 
     Where a value is wrong, each one is told in a line of its own on stderr and the process exits with code 2. Secret
-    values are never printed. `environ` is for messages only and defaults to the environment that is read.
+    values are never printed.
     """
-    present = os.environ if environ is None else environ
-    for line in _typing_mistakes(kind, present):
+    for line in _typing_mistakes(kind, os.environ):
         print(line, file=sys.stderr)
     try:
         return kind()
     except ValidationError as error:
-        lines = [_explain(kind, present, dict(detail)) for detail in error.errors(include_url=False)]
+        lines = [_explain(kind, os.environ, dict(detail)) for detail in error.errors(include_url=False)]
     except SettingsError as error:
         lines = [f"{kind.model_config.get('env_prefix', '')}*: {error}"]
     for line in lines:
@@ -175,12 +182,12 @@ def _explain(kind: type[BusSettings], environ: Mapping[str, str], detail: dict[s
     name = str(location[0])
     field = kind.model_fields[name]
     variable = variable_of(kind, name, environ)
-    wish = f"; set it to {field.description}" if field.description else ""
+    wish = f"; wanted: {field.description}" if field.description else ""
     if detail["type"] == "missing":
         return f"{variable}: is required{wish}"
     shown = environ.get(variable)
-    secret = field.annotation is SecretStr or shown is None
-    value = "the value" if secret else repr(shown)
+    secret = shown is None or "Secret" in repr(field.annotation)
+    value = "the value" if shown is None or secret else repr(_USERINFO.sub("//...@", shown))
     default = "" if field.is_required() or field.default_factory or secret else f" (default: {field.default!r})"
     return f"{variable}: {value} is not valid: {_message(detail)}{wish}{default}"
 

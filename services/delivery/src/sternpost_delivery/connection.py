@@ -1,7 +1,7 @@
 """One connection: octets out, replies in, deadlines. It knows no SMTP verb and decides nothing.
 
-A plain asyncio.Protocol: one future per wait, one timer per connection that is moved lazily, no stream objects. That, with
-whole groups of commands in one write, is what keeps a delivered mail within its budget of CPU.
+A plain asyncio.Protocol: one future per wait, one timer per connection that is moved lazily, no stream objects. That,
+with whole groups of commands in one write, is what keeps a delivered mail within its budget of CPU.
 """
 
 import asyncio
@@ -13,15 +13,13 @@ from sternpost_mail.reply import Reply
 
 from sternpost_delivery.replies import ReplyError, ReplyReader
 
-MAX_UNREAD_REPLIES = 8
-"""Replies that may come unasked before we hang up; a server that says goodbye says one."""
 TIMER_SLACK = 1.0
 """Seconds by which a deadline may be late: it saves moving the timer on every wait."""
 CLOSING_CODE = 421
 
 
 class ConnectionFailed(Exception):
-    """The connection is of no more use. `reason` is fit for a timeline; `reply` is the 421 that announced it, if any."""
+    """The connection is of no more use. `reason` is fit for a timeline; `reply` is the 421 that said so."""
 
     def __init__(self, reason: str, reply: Reply | None = None) -> None:
         super().__init__(reason)
@@ -43,6 +41,7 @@ class Connection(asyncio.Protocol):
         "_failure",
         "_goodbye",
         "_loop",
+        "_patience",
         "_paused",
         "_reader",
         "_replies",
@@ -51,7 +50,6 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_waiter",
         "_wanted",
-        "_patience",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -84,9 +82,9 @@ class Connection(asyncio.Protocol):
         return bool(self._replies) or bool(self._failure)
 
     @property
-    def expected(self) -> int:
-        """Replies that were asked for and have not been taken."""
-        return self._expected
+    def last_lines(self) -> list[str]:
+        """The lines of the latest reply that had several, unshortened."""
+        return self._reader.last_lines
 
     def send(self, parts: Sequence[bytes], replies: int) -> None:
         """Write, and expect so many replies for it. Writing on a dead connection is silent: the wait will tell."""
@@ -145,7 +143,7 @@ class Connection(asyncio.Protocol):
             secured = await self._loop.start_tls(
                 transport, self, context, server_hostname=server_name, ssl_handshake_timeout=timeout
             )
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:
             self.abort()
             raise TlsFailed(tls_reason(error)) from error
         if secured is None or self._failure:
@@ -193,12 +191,12 @@ class Connection(asyncio.Protocol):
         for reply in found:
             if reply.code == CLOSING_CODE:
                 self._goodbye = reply
-        if len(replies) > self._expected and self._goodbye is None:
-            # one answer too many would be taken for the answer to the next command
-            if self._waiter is None or len(replies) > self._expected + MAX_UNREAD_REPLIES:
+        if len(replies) > self._expected:
+            # an answer too many must never be taken for the answer to what is sent next
+            del replies[self._expected :]
+            if self._goodbye is None:
                 self._fail("the server sent a reply to no command")
                 return
-            self._failure = "the server sent a reply to no command"
         if self._drained is not None:
             self._wake(self._drained)
         if self._waiter is not None:

@@ -1,7 +1,7 @@
 """Octets in, replies out (RFC 5321 §4.2). No I/O: it knows neither sockets nor what a reply means.
 
-Everything a remote may send is bounded here, because the remote chooses it: the length of a line, the number of lines of
-one reply and their total length.
+Everything a remote may send is bounded here, because the remote chooses it: the length of a line and the number of
+lines of one reply.
 """
 
 from functools import lru_cache
@@ -26,12 +26,14 @@ class ReplyError(Exception):
 class ReplyReader:
     """Collects octets until they make complete replies."""
 
-    __slots__ = ("_code", "_lines", "_rest")
+    __slots__ = ("_code", "_lines", "_rest", "last_lines")
 
     def __init__(self) -> None:
         self._rest = b""
         self._code = 0
         self._lines: list[str] = []
+        self.last_lines: list[str] = []
+        """The unshortened lines of the latest reply that had several: what EHLO is read from."""
 
     @property
     def is_empty(self) -> bool:
@@ -60,13 +62,8 @@ class ReplyReader:
                 raise ReplyError(f"the reply has more than {MAX_LINES} lines")
             if line[3:4] != b"-":
                 found.append(make_reply(code, self._lines))
-                self._lines = []
+                self.last_lines, self._lines = self._lines, []
         return found
-
-
-def read_lines(data: bytes) -> tuple[str, ...]:
-    """The texts of a complete reply's lines, unshortened; for tests and tools."""
-    return tuple(_split(line)[1] for line in data.split(b"\n") if line)
 
 
 def _single(line: bytes) -> Reply:

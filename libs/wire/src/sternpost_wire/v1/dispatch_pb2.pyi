@@ -95,14 +95,16 @@ class SessionAnswer(_message.Message):
     def __init__(self, answer: _Optional[str] = ...) -> None: ...
 
 class JobResult(_message.Message):
-    __slots__ = ("mail_id", "results", "retry_after")
+    __slots__ = ("mail_id", "results", "retry_after", "dsn_passed_on")
     MAIL_ID_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    DSN_PASSED_ON_FIELD_NUMBER: _ClassVar[int]
     mail_id: str
     results: _containers.RepeatedCompositeFieldContainer[_event_pb2.Result]
     retry_after: float
-    def __init__(self, mail_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[_event_pb2.Result, _Mapping]]] = ..., retry_after: _Optional[float] = ...) -> None: ...
+    dsn_passed_on: bool
+    def __init__(self, mail_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[_event_pb2.Result, _Mapping]]] = ..., retry_after: _Optional[float] = ..., dsn_passed_on: _Optional[bool] = ...) -> None: ...
 
 class SessionResult(_message.Message):
     __slots__ = ("session", "worker", "results", "done", "site_down")
