@@ -27,7 +27,7 @@ _LEVELS_SHOWN = frozenset({"error", "critical"})
 def important(line: str) -> str | None:
     """What of a line belongs on the terminal, None when the log file is enough.
 
-    Services write JSON with `level` and `event`, the broker `[ERR]` and `[FTL]`; of a traceback only its last line counts.
+    Services write JSON with `level` and `event`, the broker `[ERR]` and `[FTL]`; of a traceback its last line counts.
     """
     if line.startswith("{"):
         try:

@@ -1,7 +1,8 @@
 """Keep a set of programs running: start, restart what dies, forward what they print, stop in order.
 
-It knows processes, not mail: what the programs are and in which order they stop is told by the caller. The children die with
-this process even when it is killed with SIGKILL (Linux: PR_SET_PDEATHSIG; elsewhere only an orderly stop takes them along).
+It knows processes, not mail: what the programs are and in which order they stop is told by the caller. The children
+die with this process even when it is killed with SIGKILL (Linux: PR_SET_PDEATHSIG; elsewhere only an orderly stop takes
+them along).
 """
 
 import asyncio
@@ -92,7 +93,7 @@ def _die_with(parent: int) -> Callable[[], None] | None:
 class Supervisor:
     """Starts programs and keeps them alive until `stop`.
 
-    `state_path` is rewritten atomically on each change: `{name: {"pid": …, "restarts": …}}`, pid 0 while a program is down.
+    `state_path` is rewritten atomically on each change: `{name: {"pid": …, "restarts": …}}`, pid 0 while one is down.
     `say` gets the few lines that belong on a terminal.
     """
 
@@ -196,7 +197,7 @@ class Supervisor:
                 _signal(kept, signal.SIGTERM)
 
     async def _watch(self, kept: _Kept, process: asyncio.subprocess.Process) -> int:
-        """Forward the output until the process ended; its exit code. A grandchild that holds the pipe does not delay it."""
+        """Forward the output until the process ended; its exit code. A grandchild with the pipe does not delay it."""
         assert process.stdout is not None  # noqa: S101 - it was asked for as a pipe
         reading = asyncio.create_task(kept.log.copy_from(process.stdout))
         code = await process.wait()

@@ -351,7 +351,7 @@ _KINDS: dict[tuple[str, str], type[Manifest]] = {
 
 
 def parse_manifest(content: object, origin: Origin) -> Manifest:
-    """One object from its parsed YAML or JSON. A `status` is passed over. Raises ManifestError with every problem of it."""
+    """One object from its parsed YAML or JSON. A `status` is passed over. Raises ManifestError with all its problems."""
     if not isinstance(content, dict):
         raise ManifestError(
             [Problem(origin, "", "", "is not a Kubernetes object: it must be a mapping with apiVersion and kind")]

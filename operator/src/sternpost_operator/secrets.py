@@ -91,7 +91,7 @@ class Secrets:
 
 
 def text_of(values: Mapping[str, bytes], key: str, field: str) -> str:
-    """One value as text that SMTP's AUTH can carry. Raises FieldError; a newline at the end is named, as editors add it."""
+    """One value as text that SMTP's AUTH can carry. Raises FieldError, also for a newline that an editor added."""
     try:
         text = values[key].decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,1 +1,1 @@
-"""The sink: a mail server that keeps what it gets, shows it over HTTP, and fails on demand. For trying out and for tests."""
+"""The sink: a mail server that keeps what it gets, shows it over HTTP, and fails on demand. For trials and tests."""

@@ -1,4 +1,4 @@
-"""Faults on demand: which answer a stage of a session gets instead of the usual one. Pure; used up as they are taken."""
+"""Faults on demand: which answer a stage of a session gets instead of the usual one. Pure; used up when taken."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -30,8 +30,8 @@ class Action(StrEnum):
 class Fault:
     """One fault.
 
-    `recipient` and `sender` are patterns (`*` and `?`, without case; `x@` means `x@*`). `times` 0 means always. With `keep`
-    a fault at the dot strikes after the message was stored: the remote took it and its answer is lost.
+    `recipient` and `sender` are patterns (`*` and `?`, without case; `x@` means `x@*`). `times` 0 means always.
+    With `keep` a fault at the dot strikes after the message was stored: the remote took it and its answer is lost.
     """
 
     stage: Stage

@@ -25,9 +25,7 @@ class FaultOrder(BaseModel):
     text: str = Field(default="", description="text after the code, with its enhanced code")
     delay_s: float = Field(default=0.0, le=600, description="seconds to wait first")
     times: int = Field(default=1, description="how often it strikes; 0 means always")
-    keep: bool = Field(
-        default=False, description="at stage dot: keep the message first, so that only the answer is lost"
-    )
+    keep: bool = Field(default=False, description="at stage dot: keep the message first; only the answer is lost")
 
 
 def describe(message: Received) -> dict[str, Any]:

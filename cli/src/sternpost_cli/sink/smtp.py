@@ -1,4 +1,4 @@
-"""The sink's SMTP side on aiosmtpd: takes every message, or fails as ordered. It decides nothing else and relays nothing."""
+"""The sink's SMTP side on aiosmtpd: takes every message, or fails as ordered. It relays nothing."""
 
 import asyncio
 import itertools
@@ -24,7 +24,7 @@ _DSN_OPTIONS = ("RET=", "ENVID=", "NOTIFY=", "ORCPT=")
 
 
 class SinkSession(SMTP):
-    """One connection. Adds PIPELINING and DSN to aiosmtpd, keeps ESMTP parameters as written, and asks `faults` at each stage."""
+    """One connection: aiosmtpd with PIPELINING and DSN, parameters kept as written, `faults` asked at each stage."""
 
     line_length_limit = MAX_LINE_OCTETS
     command_size_limit = 4096
@@ -54,41 +54,52 @@ class SinkSession(SMTP):
         self.number = next(numbers)
         self.mail_options: tuple[str, ...] = ()
         self.rcpt_options: list[tuple[str, ...]] = []
-        self._offered: tuple[str, ...] = ()
+        self.offered: tuple[str, ...] = ()
 
     async def _handle_client(self) -> None:
         if fault := self.faults.take(Stage.CONNECT):
             await self.push(await self.strike(fault))
-            self.transport.close()
+            self._close()
             return
         await super()._handle_client()
 
     async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802 - aiosmtpd finds verbs by this name
         """MAIL FROM: DSN parameters are recorded here, because aiosmtpd refuses them."""
-        plain, self._offered = _without_dsn(arg)
+        plain, self.offered = _without_dsn(arg)
         await super().smtp_MAIL(plain)
 
     async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802 - as above
         """RCPT TO, likewise."""
-        plain, self._offered = _without_dsn(arg)
+        plain, self.offered = _without_dsn(arg)
         await super().smtp_RCPT(plain)
 
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - as above
         """DATA: a fault at this stage comes before the 354."""
-        if self.envelope and self.envelope.rcpt_tos and (fault := self._fault(Stage.DATA, self.envelope.rcpt_tos)):
+        if self.envelope and self.envelope.rcpt_tos and (fault := self.fault_for(Stage.DATA, self.envelope.rcpt_tos)):
             await self.push(await self.strike(fault))
             return
         await super().smtp_DATA(arg)
 
-    def _fault(self, stage: Stage, recipients: list[str]) -> Fault | None:
-        return self.faults.take(stage, self.envelope.mail_from or "", tuple(recipients))
+    def fault_for(self, stage: Stage, recipients: list[str]) -> Fault | None:
+        """The fault that strikes these recipients of the current mail."""
+        sender = self.envelope.mail_from if self.envelope else None
+        return self.faults.take(stage, "" if sender in (None, "<>") else str(sender), tuple(recipients))
+
+    def tls_version(self) -> str:
+        """Such as TLSv1.3, empty on a plain connection."""
+        tls = self.transport.get_extra_info("ssl_object") if self.transport else None
+        return (tls.version() or "") if tls else ""
+
+    def _close(self) -> None:
+        if self.transport:
+            self.transport.close()
 
     async def strike(self, fault: Fault) -> str:
-        """The reply of a fault, after its delay. A fault that closes or hangs never returns: the connection's end cancels it."""
+        """The reply of a fault, after its delay. One that closes or hangs ends with the connection (a cancellation)."""
         if fault.delay_s:
             await asyncio.sleep(fault.delay_s)
         if fault.action is Action.CLOSE:
-            self.transport.close()
+            self._close()
         if fault.action is not Action.REPLY:
             await asyncio.Event().wait()
         return fault.reply
@@ -112,27 +123,26 @@ class _Handler:
             if fault.code >= 300:
                 return reply
         envelope.mail_from = address or "<>"
-        server.mail_options, server.rcpt_options = server._offered, []
+        server.mail_options, server.rcpt_options = server.offered, []
         return "250 2.1.0 Ok"
 
     async def handle_RCPT(  # noqa: N802 - as above
         self, server: SinkSession, session: SmtpSession, envelope: SmtpEnvelope, address: str, options: list[str]
     ) -> str:
-        if fault := server._fault(Stage.RCPT, [address]):
+        if fault := server.fault_for(Stage.RCPT, [address]):
             reply = await server.strike(fault)
             if fault.code >= 300:
                 return reply
         envelope.rcpt_tos.append(address)
-        server.rcpt_options.append(server._offered)
+        server.rcpt_options.append(server.offered)
         return "250 2.1.5 Ok"
 
     async def handle_DATA(  # noqa: N802 - as above
         self, server: SinkSession, session: SmtpSession, envelope: SmtpEnvelope
     ) -> str:
-        fault = server._fault(Stage.DOT, envelope.rcpt_tos)
+        fault = server.fault_for(Stage.DOT, envelope.rcpt_tos)
         if fault and not fault.keep and (fault.action is not Action.REPLY or fault.code >= 300):
             return await server.strike(fault)
-        tls = server.transport.get_extra_info("ssl_object")
         received = server.store.add(
             Envelope(
                 sender="" if envelope.mail_from == "<>" else str(envelope.mail_from),
@@ -142,7 +152,7 @@ class _Handler:
                 peer=":".join(str(part) for part in (session.peer or ())[:2]),
                 helo=str(session.host_name or ""),
                 session=server.number,
-                tls=(tls.version() or "") if tls else "",
+                tls=server.tls_version(),
                 received_ms=time.time_ns() // 1_000_000,
             ),
             bytes(envelope.original_content or b""),

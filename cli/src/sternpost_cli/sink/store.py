@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -65,7 +65,6 @@ class Store:
         self._octets = 0
         self._last = 0
         self._forgotten = 0
-        self._per_recipient: Counter[str] = Counter()
 
     def add(self, envelope: Envelope, content: bytes) -> Received:
         """Keep a message; the oldest ones go when there is no room."""
@@ -102,7 +101,7 @@ class Store:
     def find(self, *, recipient: str = "", message_id: str = "", after: int = 0) -> Iterator[Received]:
         """Messages in the order of arrival. Empty filters do not restrict; addresses are compared without case.
 
-        `message_id` is compared with and without its angle brackets; `after` is the number that the last page ended with.
+        `message_id` is compared without its angle brackets; `after` is the number that the last page ended with.
         """
         wanted, wanted_id = recipient.lower(), message_id.strip("<>")
         for message in self._messages.values():

@@ -40,7 +40,7 @@ _ALARM = Gauge("sternpost_activity_lag_alarm", "1 while the projection is behind
 _QUESTIONS = Counter("sternpost_activity_questions", "questions answered", ["subject", "source"])
 _DELETED = Counter("sternpost_activity_messages_deleted", "messages that retention deleted")
 
-_poison_log = sampled(log.error, every=100)
+_poison_log = sampled(log, every=100, level="error")
 
 
 def applied(changes: Changes, events: int, seconds: float, age_seconds: float) -> None:

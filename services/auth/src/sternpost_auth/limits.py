@@ -1,9 +1,10 @@
 """How often a client may guess. Pure: the time is passed in, in seconds of any steady clock.
 
-A count per login alone would let anybody lock a user out by failing in their name; so failures are counted per *client and
-login* and, higher, per *client*. A pair that was granted before is not stopped by the client's total: an address may be
-shared (NAT, a node's address in a cluster), and one program with a wrong password must not stop the others. Whether a login
-exists never matters here, so the limit tells nothing about it.
+A count per login alone would let anybody lock a user out by failing in their name; so failures are counted per *client
+and login* and, higher, per *client*. A pair that was granted before is not stopped by the client's total: an address may
+be shared (NAT, a node's address in a cluster), and one program with a wrong password must not stop the others. An API
+key cannot be guessed, so it never counts towards a client's total nor is stopped by it. Whether a login exists never
+matters here, so the limit tells nothing about it.
 
 Counts leak away evenly over the window. Tables are bounded: the entry that failed or succeeded longest ago goes first.
 """
@@ -35,24 +36,25 @@ class FailureCounts:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._counts: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
-        """By client and login (empty: over all logins): the count and the time at which it stood so high."""
+        self._counts: OrderedDict[tuple[str, str | None], tuple[float, float]] = OrderedDict()
+        """By client and login (None: over all logins): the count and the time at which it stood so high."""
         self._trusted: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def may_try(self, client: str, login: str, now: float) -> bool:
-        """Whether the client may try this login now. Changes nothing."""
+    def may_try(self, client: str, login: str, now: float, *, guessable: bool = True) -> bool:
+        """Whether the client may try this login now: one more failure must not exceed a limit. Changes nothing."""
         network = network_of(client)
-        if self._level((network, login), self._limits.per_login, now) >= self._limits.per_login:
+        if self._level((network, login), self._limits.per_login, now) + 1.0 > self._limits.per_login:
             return False
-        if (network, login) in self._trusted:
+        if not guessable or (network, login) in self._trusted:
             return True
-        return self._level((network, ""), self._limits.per_client, now) < self._limits.per_client
+        return self._level((network, None), self._limits.per_client, now) + 1.0 <= self._limits.per_client
 
-    def failed(self, client: str, login: str, now: float) -> None:
+    def failed(self, client: str, login: str, now: float, *, guessable: bool = True) -> None:
         """Count a failure."""
         network = network_of(client)
         self._add((network, login), self._limits.per_login, now)
-        self._add((network, ""), self._limits.per_client, now)
+        if guessable:
+            self._add((network, None), self._limits.per_client, now)
 
     def succeeded(self, client: str, login: str) -> None:
         """Forget the pair's failures and trust it against others' failures. The client's total stays.
@@ -69,11 +71,11 @@ class FailureCounts:
     def __len__(self) -> int:
         return len(self._counts)
 
-    def _level(self, key: tuple[str, str], limit: int, now: float) -> float:
+    def _level(self, key: tuple[str, str | None], limit: int, now: float) -> float:
         count, since = self._counts.get(key, (0.0, now))
         return max(0.0, count - (now - since) * limit / self._limits.window)
 
-    def _add(self, key: tuple[str, str], limit: int, now: float) -> None:
+    def _add(self, key: tuple[str, str | None], limit: int, now: float) -> None:
         # Never above the limit: attempts that ran side by side must not lengthen the wait.
         self._counts[key] = (min(self._level(key, limit, now) + 1.0, limit), now)
         self._counts.move_to_end(key)

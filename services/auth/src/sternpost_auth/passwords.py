@@ -5,7 +5,8 @@ This file knows hashes and passwords, not logins.
 
 import asyncio
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
@@ -44,6 +45,7 @@ class PasswordPool:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._most = threads + waiting
         self._hasher = hasher()
+        self._lock = threading.Lock()
         self.pending = 0
         """Passwords in a thread or in line."""
         self.dummy = self._hasher.hash(secrets.token_urlsafe(32))
@@ -51,21 +53,22 @@ class PasswordPool:
 
     async def fits(self, secret_hash: str, password: str) -> bool:
         """Whether the hash is of this password. Raises OverloadedError at once when the line is full, and HashError."""
-        if self.pending >= self._most:
-            raise OverloadedError
-        self.pending += 1
+        with self._lock:
+            if self.pending >= self._most:
+                raise OverloadedError
+            self.pending += 1
         # Counted down when the thread is done, not when the waiting ends: a cancelled wait leaves its thread busy.
         work = self._executor.submit(self._verify, secret_hash, password)
-        loop = asyncio.get_running_loop()
-        work.add_done_callback(lambda _done: loop.call_soon_threadsafe(self._count_down))
+        work.add_done_callback(self._ended)
         return await asyncio.wrap_future(work)
 
     def close(self) -> None:
         """End the threads; what waits is dropped."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _count_down(self) -> None:
-        self.pending -= 1
+    def _ended(self, _work: Future[bool]) -> None:
+        with self._lock:  # called in the worker's thread
+            self.pending -= 1
 
     def _verify(self, secret_hash: str, password: str) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Answers AUTH_VERIFY: takes a question, has it compared, counts failures. Thin: what is right is decided in `verify`."""
+"""Answers AUTH_VERIFY: has a login compared and counts failures. Thin: what is right is decided in `verify`."""
 
 import time
 from collections.abc import Callable
@@ -38,7 +38,8 @@ class Responder:
         if isinstance(check, VerifyReply):
             telemetry.not_ready() if check is UNAVAILABLE else telemetry.malformed()
             return check
-        if not self._failures.may_try(request.client, check.login, self._clock()):
+        guessable = check.kind is CredentialKind.SMTP_PASSWORD
+        if not self._failures.may_try(request.client, check.login, self._clock(), guessable=guessable):
             telemetry.limited(check.kind)
             return DENIED
         started = time.perf_counter()
@@ -57,7 +58,7 @@ class Responder:
             self._failures.succeeded(request.client, check.login)
             telemetry.verified(check.kind, seconds)
         else:
-            self._failures.failed(request.client, check.login, self._clock())
+            self._failures.failed(request.client, check.login, self._clock(), guessable=guessable)
             telemetry.denied(check.kind, seconds)
         return reply
 

@@ -30,14 +30,14 @@ class Settings(ServiceSettings):
         default=1024,
         ge=1,
         le=100_000,
-        description="questions taken from the broker at once; more than verify_waiting, so that API keys, which take "
-        "microseconds, never stand behind passwords",
+        description="questions taken from the broker at once; more than verify_waiting, so that API keys never stand "
+        "behind passwords",
     )
     failures_per_login: int = Field(
         default=10,
         ge=1,
-        description="failures that one client address may have with one login before it has to wait: more than a person "
-        "or a wrongly configured program needs to notice, far less than guessing needs",
+        description="failures that one client address may have with one login before it has to wait: a person "
+        "who mistypes needs fewer, guessing needs far more",
     )
     failures_per_client: int = Field(
         default=50,

@@ -13,7 +13,7 @@ _seconds = Histogram(
     buckets=(0.0005, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
 _seconds_of = {kind: _seconds.labels(kind) for kind in CredentialKind}
-_log_hash = sampled(structlog.get_logger("sternpost.auth").error, every=100)
+_log_hash = sampled(structlog.get_logger("sternpost.auth"), every=100, level="error")
 
 
 def verified(kind: CredentialKind, seconds: float) -> None:

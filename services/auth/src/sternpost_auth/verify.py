@@ -1,7 +1,7 @@
-"""Who is this: from the configuration and a question to the one hash that must be compared, and from that to the answer.
+"""Who is this: from configuration and question to the one hash that must be compared, and from that to the answer.
 
-Pure: no hashing of passwords here, no clock, no broker. An unknown login gets a hash to compare too (the caller's dummy),
-so that it costs what a wrong password costs and is answered in the same words.
+Pure: no hashing of passwords here, no clock, no broker. An unknown login gets a hash to compare too (the caller's
+dummy), so that it costs what a wrong password costs and is answered in the same words.
 """
 
 import hmac

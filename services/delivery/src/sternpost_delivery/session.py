@@ -77,6 +77,8 @@ class Settled:
     tls: str = ""
     reused: bool = False
     """Whether it went over a connection that had carried a mail before."""
+    dsn_passed_on: bool = False
+    """Whether the next hop offered DSN and so took over the sender's wishes for reports."""
 
 
 class SessionRun:
@@ -318,6 +320,7 @@ class SessionRun:
                 client.remote if client is not None else self._remote,
                 client.tls if client is not None else "",
                 reused,
+                client is not None and "DSN" in client.extensions,
             )
         )
 

@@ -186,7 +186,7 @@ def make_mail(
     identity = client.identity
     if identity is not None:
         tenant, lane = identity.tenant, identity.lane
-        if not all(["@" in recipient.address for recipient in envelope.recipients]):
+        if not all("@" in recipient.address for recipient in envelope.recipients):
             envelope = _redirect_postmaster(client, envelope, config, hostname)
     else:
         tenant, lane = _tenant_by_network(client, envelope, config, hostname), Lane.NORMAL
@@ -339,7 +339,7 @@ _HELO = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
 
 def _received(client: Client, envelope: Envelope, mail_id: str, now_ms: int, hostname: str) -> str:
     """Our trace field (RFC 5321 §4.4). With several recipients it names none: each would see the others."""
-    address = f"[IPv6:{client.address}]" if ":" in client.address else f"[{client.address}]"
+    address = f"[IPv6:{client.address}]" if ":" in client.address else f"[{client.address or 'unknown'}]"
     helo = client.helo if _HELO.fullmatch(client.helo) else address
     only = envelope.recipients[0].address if len(envelope.recipients) == 1 else ""
     target = f"\r\n\tfor <{only}>" if only and (only.isascii() or envelope.smtputf8) else ""

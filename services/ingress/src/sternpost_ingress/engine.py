@@ -1,8 +1,8 @@
-"""The SMTP server without its socket: octets in, replies and actions out (RFC 5321, 1869, 1870, 2920, 3030, 3207, 3461, 4954, 6531).
+"""The SMTP server without its socket: octets in, replies and actions out (RFC 5321, 2920, 3030, 3207, 4954).
 
-The engine owns the order of commands, the envelope and the text of one session. It never waits: what takes time (making a
-mail durable, TLS, verifying a login) goes out as an action, and input stays buffered until its result comes back. It knows
-no socket, no clock, no broker and no policy; `Host` answers who is welcome.
+The engine owns the order of commands and the envelope of one session. It never waits: what takes time (making a mail
+durable, TLS, verifying a login) goes out as an action, and input stays buffered until its result comes back. It knows no
+socket, no clock, no broker and no policy; `Host` answers who is welcome.
 
     engine.receive(octets)            # then, always:
     write(engine.take_output())       # replies of everything that was understood, together
@@ -67,7 +67,7 @@ OUT_OF_ORDER = {
     State.RCPT: "A transaction is open",
     State.CHUNKED: "The mail is sent in chunks: only BDAT or RSET may follow",
 }
-NOT_SMTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"PROXY"})
+NOT_SMTP = frozenset(b"GET POST PUT HEAD CONNECT OPTIONS DELETE PATCH TRACE PROXY".split())
 """First words of other protocols. They end the session: what follows was made by a browser or by a proxy that we do not
 trust, not by a mail client."""
 MECHANISMS = ("PLAIN", "LOGIN")
@@ -85,6 +85,10 @@ class Engine:
     def __init__(self, traits: Traits, limits: EngineLimits, budget: Budget, host: Host) -> None:
         self.state = State.GREETING
         self.helo = ""
+        self.esmtp = False
+        """The client said EHLO."""
+        self.ended_well = False
+        """The client said QUIT: nothing of its input is left unread."""
         self.identity: Identity | None = None
         self.tls = False
         self.tls_offered = False
@@ -112,7 +116,7 @@ class Engine:
         self._chunk_last = False
         self._stray_in: State | None = None
 
-    # --- in and out ------------------------------------------------------------------------------------------------------
+    # --- in and out ---------------------------------------------------------------------------------------------------
 
     def greet(self) -> None:
         """Say the banner."""
@@ -176,9 +180,9 @@ class Engine:
         if self.state is State.HANDSHAKE:
             self.state = State.START
 
-    def challenge(self, reply: Reply) -> None:
-        """Go on with an AUTH exchange: say this and await a line."""
-        self._say(reply)
+    def challenge(self, text: str) -> None:
+        """Go on with an AUTH exchange: say this (in base64) and await a line."""
+        self._out.append(f"334 {text}\r\n".encode())
         self.state = State.AUTH_LINE
         self._go_on()
 
@@ -212,7 +216,7 @@ class Engine:
         elif self.state is not State.SETTLING:
             self._hang_up(code, enhanced, text)
 
-    # --- the stream ------------------------------------------------------------------------------------------------------
+    # --- the stream ---------------------------------------------------------------------------------------------------
 
     def _run(self, data: bytes) -> None:
         at, size = 0, len(data)
@@ -317,25 +321,21 @@ class Engine:
     def _finish(self, content: bytes) -> None:
         command = self._command
         assert command is not None  # noqa: S101 - the table lets no text in without MAIL
-        verdict = self._text.judge(content) or self._host.check_content(command.sender, content)
+        envelope = Envelope(
+            command.sender.text if command.sender else "",
+            tuple(self._recipients),
+            command.ret,
+            command.envid,
+            command.eight_bit or not content.isascii(),
+            command.smtputf8,
+        )
+        verdict = self._text.judge(content) or self._host.check_content(command.sender, envelope, content)
         if isinstance(verdict, Reply):
             self._end_transaction()
             self._answer(verdict)
             return
         self.state = State.SETTLING
-        self._action = Settle(
-            Envelope(
-                command.sender.text if command.sender else "",
-                tuple(self._recipients),
-                command.ret,
-                command.envid,
-                command.eight_bit or verdict.eight_bit,
-                command.smtputf8,
-            ),
-            command.sender,
-            content,
-            verdict,
-        )
+        self._action = Settle(envelope, content, verdict)
 
     def _end_transaction(self) -> None:
         self._text.reset()
@@ -346,7 +346,7 @@ class Engine:
         if self.state > State.READY:
             self.state = State.READY
 
-    # --- replies ---------------------------------------------------------------------------------------------------------
+    # --- replies ------------------------------------------------------------------------------------------------------
 
     def _say(self, reply: Reply) -> None:
         self._out.append(f"{reply}\r\n".encode())
@@ -396,11 +396,12 @@ class Engine:
             return True
         return False
 
-    # --- commands: each returns whether it was carried out ---------------------------------------------------------------
+    # --- commands: each returns whether it was carried out ------------------------------------------------------------
 
     def _ehlo(self, argument: bytes, more: bool) -> bool:
         if not self._hello(argument, more):
             return False
+        self.esmtp = True
         traits, limits = self._traits, self._limits
         auth = traits.auth and self.tls
         self._out.append(_capabilities(traits.hostname, limits.message, limits.recipients, self.tls_offered, auth))
@@ -408,6 +409,7 @@ class Engine:
 
     def _helo(self, argument: bytes, more: bool) -> bool:
         if self._hello(argument, more):
+            self.esmtp = False
             self._out.append(f"250 {self._traits.hostname}\r\n".encode())
             return True
         return False
@@ -506,6 +508,7 @@ class Engine:
 
     def _quit(self, argument: bytes, more: bool) -> bool:
         self._out.append(b"221 2.0.0 Goodbye\r\n")
+        self.ended_well = True
         self._close()
         return True
 
@@ -560,8 +563,8 @@ _HANDLERS: dict[bytes, Callable[[Engine, bytes, bool], bool]] = {
 
 @lru_cache(maxsize=64)
 def _capabilities(hostname: str, message: int, recipients: int, starttls: bool, auth: bool) -> bytes:
-    lines = [hostname, "PIPELINING", f"SIZE {message}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "DSN"]
-    lines.append(f"LIMITS RCPTMAX={recipients}")
+    lines = [hostname, "PIPELINING", f"SIZE {message}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
+    lines += ["DSN", f"LIMITS RCPTMAX={recipients}"]
     if starttls:
         lines.append("STARTTLS")
     if auth:

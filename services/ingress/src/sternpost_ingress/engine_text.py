@@ -1,4 +1,4 @@
-"""The text of one mail as it arrives, by DATA or by BDAT: where it ends, how big it may grow, whether it is clean lines.
+"""The text of one mail as it arrives, by DATA or by BDAT: where it ends, how big it grows, whether it is clean lines.
 
 Pure. Only CR LF . CR LF ends DATA; any other sequence that some server takes for an end is text, and refused as such.
 """

@@ -108,7 +108,7 @@ class Host(Protocol):
     def check_recipient(self, sender: Address | None, recipient: Address) -> Reply | None:
         """At RCPT TO."""
 
-    def check_content(self, sender: Address | None, content: bytes) -> Reply | HeaderFacts:
+    def check_content(self, sender: Address | None, envelope: Envelope, content: bytes) -> Reply | HeaderFacts:
         """At the final dot, before the mail is made durable."""
 
     def refused(self, reply: Reply) -> None:
@@ -120,7 +120,6 @@ class Settle:
     """Make this mail durable, then call `Engine.settled` or `Engine.abandon`."""
 
     envelope: Envelope
-    sender: Address | None
     content: bytes
     header: HeaderFacts
 

@@ -16,7 +16,7 @@ _sessions_ended = Counter(
 )
 _accepted = Counter("sternpost_ingress_mails_accepted_total", "mails answered 250 or 202", ["door"])
 _accepted_octets = Counter("sternpost_ingress_mails_accepted_octets_total", "octets of the mails accepted", ["door"])
-_refused = Counter("sternpost_ingress_refused_total", "commands and mails refused, by reply", ["door", "code", "reason"])
+_refused = Counter("sternpost_ingress_refused_total", "commands and mails refused", ["door", "code", "reason"])
 _unknown = Counter("sternpost_ingress_outcome_unknown_total", "final dots that nobody could answer", ["door"])
 _auth = Counter("sternpost_ingress_auth_total", "answers to AUTH and to API keys", ["verdict"])
 _auth_cache = Counter("sternpost_ingress_auth_cache_total", "looks into the cache of granted logins", ["result"])
