@@ -1,12 +1,12 @@
 """An SMTP server that does what a test's script says: replies per verb, delays, disconnects, STARTTLS.
 
-It is raw on purpose (octets as given, no rules), so that a test can say what no decent server would. For a decent server
-use the sink.
+It is raw on purpose (octets as given, no rules), so that a test can say what no decent server would. For a decent
+server use the sink.
 """
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -67,7 +67,7 @@ class ReceivedMail:
 
 @dataclass(slots=True)
 class SmtpPeer:
-    """The running peer. `script` maps a verb (or GREETING, DOT) to its actions, used up one by one, the last one kept."""
+    """The running peer. `script` maps a verb (or GREETING, DOT) to its actions, used up in order; the last is kept."""
 
     script: dict[str, list[Action]]
     tls: ssl.SSLContext | None = None
@@ -182,7 +182,7 @@ class _Session:
 
 @asynccontextmanager
 async def running_peer(
-    script: dict[str, Action | Sequence[Action]] | None = None,
+    script: Mapping[str, Action | Sequence[Action]] | None = None,
     *,
     tls: ssl.SSLContext | None = None,
     implicit_tls: bool = False,

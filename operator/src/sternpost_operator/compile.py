@@ -172,7 +172,7 @@ def _compile(manifest: Manifest, work: _Work) -> Resource:
     match manifest:
         case DomainManifest():
             spec = manifest.spec
-            return Domain(manifest.metadata.namespace, manifest.metadata.name, spec.name, spec.postmaster)
+            return Domain(manifest.metadata.namespace, manifest.metadata.name, spec.name, spec.postmaster or "")
         case RelayRuleManifest():
             return _rule(manifest, work)
         case TLSCertificateManifest():

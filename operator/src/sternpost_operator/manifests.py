@@ -110,7 +110,7 @@ class DomainSpec(_Model):
     """A domain that this namespace may send as."""
 
     name: DomainName
-    postmaster: Mailbox | Literal[""] = ""
+    postmaster: Mailbox | None = None
     """Where mail for the domain's postmaster goes; without it to `postmaster@` the domain itself."""
 
 
@@ -351,7 +351,7 @@ _KINDS: dict[tuple[str, str], type[Manifest]] = {
 
 
 def parse_manifest(content: object, origin: Origin) -> Manifest:
-    """One object from its parsed YAML or JSON. A `status` is passed over. Raises ManifestError with all its problems."""
+    """One object from its parsed YAML or JSON. `status` is passed over. Raises ManifestError with all problems."""
     if not isinstance(content, dict):
         raise ManifestError(
             [Problem(origin, "", "", "is not a Kubernetes object: it must be a mapping with apiVersion and kind")]

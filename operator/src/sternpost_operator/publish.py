@@ -63,8 +63,8 @@ async def publish(bus: Bus, resources: Sequence[Resource], *, allow_mass_removal
     """Make CONFIG hold exactly these resources, and return what was done; nothing is written when nothing differs.
 
     Call it only with the resources of a compilation without errors. Raises MassRemovalError before anything was written
-    when more than a fifth would go, PublishError when another publisher was at work, and BusError. After an error halfway
-    readers keep what they have or see some of the new values; the next publish completes it.
+    when more than a fifth would go, PublishError when another publisher was at work, and BusError. After an error
+    halfway readers keep what they have or see some of the new values; the next publish completes it.
     """
     bucket = bus.bucket(BUCKET_CONFIG)
     wanted = {config_key(resource): encode_config_entry(resource) for resource in resources}

@@ -3,11 +3,11 @@
 import itertools
 
 import pytest
-
 from sternpost_activity.app import open_facts
 from sternpost_activity.project import REACHABLE, Changes, Known, project
 from sternpost_mail.events import Event, EventKind, OutcomeKind
 from sternpost_mail.states import FINAL, State
+
 from tests.unit.activity.build import BASE_MS, DEFERRED, DELIVERED, event, facts, mail_id, result
 
 RETRY = result(State.DEFERRED, next_attempt_ms=BASE_MS + 60_000)
@@ -100,7 +100,7 @@ def test_events_in_any_order_and_any_batches_come_to_the_same_state(
         for one in order:
             apart.apply(one)
         for tables in (together, apart):
-            word, [(person_state, person_attempts, person_reply)] = tables.summary()
+            word, [(person_state, person_attempts, _)] = tables.summary()
             assert (word, person_state, person_attempts) == (state, state, attempts), why
             assert len(tables.lines) == len(events), why
         assert together.summary()[1][0][2] == reply, why
@@ -176,7 +176,9 @@ def test_an_attempt_in_the_same_moment_keeps_the_time_that_the_decision_told() -
 def test_nul_never_reaches_the_database() -> None:
     tables = Tables()
     changes = tables.apply(
-        event("a", 1, result(State.DEFERRED, reply="4\x0051", address="x\x00@y"), with_facts=facts("b", subject="a\x00b"))
+        event(
+            "a", 1, result(State.DEFERRED, reply="4\x0051", address="x\x00@y"), with_facts=facts("b", subject="a\x00b")
+        )
     )
     rows = [*changes.messages, *changes.recipients, *changes.events]
     assert not [value for row in rows for value in row if isinstance(value, str) and "\x00" in value]

@@ -14,7 +14,6 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select, text
-
 from sternpost_activity.app import open_facts
 from sternpost_activity.database import Database, DatabaseDown, RowsRefused, database_url
 from sternpost_activity.schema import events, messages, metadata, recipients, tags
@@ -23,6 +22,7 @@ from sternpost_activity.store import Deleted, Store
 from sternpost_mail.events import EventKind
 from sternpost_mail.states import State
 from sternpost_mail.timeline import ListQuestion
+
 from tests.unit.activity.build import BASE_MS, DEFERRED, DELIVERED, event, facts, mail_id, result
 
 POSTGRES = os.environ.get("STERNPOST_TEST_POSTGRES_URL", "")
@@ -101,7 +101,12 @@ async def test_a_message_is_told_with_recipients_tags_facts_and_timeline(memory:
     await memory.store.apply([event("b", 20, DELIVERED, attempt=2)], 2)
     view = await memory.search.message(mail_id(0), "shop")
     assert view is not None
-    assert (view.state, view.subject, view.door, view.metadata) == (State.QUEUED, "Hello", "submission", {"order": "42"})
+    assert (view.state, view.subject, view.door, view.metadata) == (
+        State.QUEUED,
+        "Hello",
+        "submission",
+        {"order": "42"},
+    )
     assert view.tags == ("a", "news")
     assert [(person.address, person.state, person.attempts) for person in view.recipients] == [
         ("user0@example.net", State.DELIVERED, 2),
@@ -159,12 +164,10 @@ async def test_a_refused_batch_leaves_neither_rows_nor_position(memory: Memory) 
 async def test_two_replicas_that_write_at_the_same_time_lose_nothing(memory: Memory) -> None:
     other = Database(memory.url)
     stores = [memory.store, Store(other, open_facts)]
-    await asyncio.gather(
-        *(
-            stores[n % 2].apply([event(f"{n:03}", 10 + n, DEFERRED, attempt=n + 1), event(f"x{n}", n, DELIVERED, mail=n + 1)], n)
-            for n in range(40)
-        )
-    )
+    pairs = [
+        [event(f"{n:03}", 10 + n, DEFERRED, attempt=n + 1), event(f"x{n}", n, DELIVERED, mail=n + 1)] for n in range(40)
+    ]
+    await asyncio.gather(*(stores[n % 2].apply(pair, n) for n, pair in enumerate(pairs)))
     await other.close()
     view = await memory.search.message(mail_id(0), "shop")
     assert view is not None

@@ -149,8 +149,12 @@ def _networks(cidrs: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress
     return tuple(ipaddress.ip_network(cidr) for cidr in cidrs)
 
 
+@lru_cache(maxsize=8192)
 def in_networks(cidrs: tuple[str, ...], client: str) -> bool:
-    """Whether an IP address lies in one of the networks; an IPv4-mapped IPv6 address counts as its IPv4 address."""
+    """Whether an IP address lies in one of the networks; an IPv4-mapped IPv6 address counts as its IPv4 address.
+
+    Remembered per address: clients repeat, and parsing an address costs more than the rest of a rule.
+    """
     if not client:
         return False
     address = ipaddress.ip_address(client)

@@ -19,7 +19,7 @@ from sternpost_activity.database import DatabaseDown, RowsRefused
 from sternpost_activity.lag import Progress
 from sternpost_activity.project import Changes
 
-FETCH_SECONDS = 2.0
+FETCH_SECONDS = 0.5
 """How long one pull waits for records; a stop is seen after this."""
 FIRST_RETRY = 0.5
 """Seconds before the first new try of a transaction that the database did not take."""

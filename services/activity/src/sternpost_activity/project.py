@@ -171,7 +171,8 @@ def _project_mail(
         if event.tenant != tenant and clean(event.tenant) != tenant:
             changes.foreign += 1
             continue
-        counted = event
+        if counted is None or (event.facts and not counted.facts):
+            counted = event  # who sent it, its size and its tags are the same in all; the fuller one tells
         if wants_facts and facts is None and event.facts:
             facts = open_facts(event.facts)
             if facts is None:

@@ -1,7 +1,7 @@
 """How often a client may guess. Pure: the time is passed in, in seconds of any steady clock.
 
-A count per login alone would let anybody lock a user out by failing in their name; so failures are counted per *client
-and login* and, higher, per *client*. A pair that was granted before is not stopped by the client's total: an address may
+A count per login alone would let anybody lock a user out by failing in their name; so failures are counted per client
+and login and, higher, per client. A pair that was granted before is not stopped by the client's total: an address may
 be shared (NAT, a node's address in a cluster), and one program with a wrong password must not stop the others. An API
 key cannot be guessed, so it never counts towards a client's total nor is stopped by it. Whether a login exists never
 matters here, so the limit tells nothing about it.

@@ -1,8 +1,6 @@
 """The composition root of the delivery service: wired by hand, top to bottom."""
 
 import asyncio
-import base64
-import binascii
 from pathlib import Path
 
 import structlog
@@ -10,7 +8,7 @@ from sternpost_mail.route import SmartHost, seal_context_smart_host
 from sternpost_runtime.bus import Bus, BusError
 from sternpost_runtime.health import Health
 from sternpost_runtime.lifecycle import Stop, settle_gc, spawn
-from sternpost_runtime.sealed import SealError, open_sealed, public_key_of
+from sternpost_runtime.sealed import KEY_OCTETS, SealError, open_sealed, public_key_of
 from sternpost_runtime.subjects import Service
 
 from sternpost_delivery.budget import Budget
@@ -29,7 +27,7 @@ async def run(settings: Settings, stop: Stop) -> None:
     """Serve until told to stop, then finish the mails in hand."""
     health = Health()
     await health.serve(settings.health_host, settings.health_port)
-    key = read_key(settings.sealing_key_file)
+    key = read_key(settings.sealed_key_file)
     bus = await Bus.connect(settings, Service.DELIVERY)
     health.add("broker", lambda: bus.connected)
     worker = Worker(
@@ -91,7 +89,9 @@ def make_hands(settings: Settings, bus: Bus, key: bytes) -> Hands:
 def open_smart_host_password(endpoint: Endpoint, key: bytes) -> str:
     """The password of a smart host, opened for this host, port and user only. Raises PasswordUnavailable."""
     if not key:
-        raise PasswordUnavailable("the password of the smart host cannot be opened: delivery has no sealing key")
+        raise PasswordUnavailable(
+            "the password of the smart host cannot be opened: delivery was given no key (sealed_key_file)"
+        )
     hop = SmartHost(endpoint.host, endpoint.port, username=endpoint.username)
     try:
         return open_sealed(key, endpoint.sealed_password, seal_context_smart_host(hop)).decode()
@@ -101,12 +101,13 @@ def open_smart_host_password(endpoint: Endpoint, key: bytes) -> str:
 
 
 def read_key(path: str) -> bytes:
-    """The private key in a file, empty where no file is named. Raises SystemExit with a clear line where it is no key."""
+    """The private key in a file, empty where no file is named. Raises SystemExit where it is no key."""
     if not path:
         return b""
     try:
-        key = base64.b64decode(Path(path).read_text().strip(), validate=True)
+        raw = Path(path).read_bytes()
+        key = raw if len(raw) == KEY_OCTETS else bytes.fromhex(raw.decode("ascii").strip())
         public_key_of(key)
-    except (OSError, ValueError, binascii.Error, SealError) as error:
-        raise SystemExit(f"STERNPOST_DELIVERY_SEALING_KEY_FILE: {path} holds no private key: {error}") from error
+    except (OSError, ValueError, SealError) as error:
+        raise SystemExit(f"STERNPOST_DELIVERY_SEALED_KEY_FILE: {path} holds no private key ({error})") from error
     return key

@@ -5,6 +5,7 @@ with whole groups of commands in one write, is what keeps a delivered mail withi
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Sequence
 from typing import cast
@@ -267,8 +268,8 @@ def os_reason(error: BaseException) -> str:
         return tls_reason(error)
     if isinstance(error, TimeoutError):
         return "timed out"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     return str(error) or type(error).__name__
 
 

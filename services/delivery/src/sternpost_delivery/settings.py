@@ -56,9 +56,10 @@ class Settings(ServiceSettings):
     ca_file: str = Field(
         default="", description="PEM file of authorities for verified TLS; default: those of the system"
     )
-    sealing_key_file: str = Field(
+    sealed_key_file: str = Field(
         default="",
-        description="file with this service's private key (32 octets, base64), which opens smart hosts' passwords",
+        description="file with this service's private key (32 octets, or 64 hexadecimal digits) that opens sealed "
+        "passwords of smart hosts; empty: no AUTH",
     )
     idle_seconds: float = Field(
         default=5.0, ge=0, description="seconds that an open connection waits for its site's next session"

@@ -25,7 +25,9 @@ _event_batches = Histogram(
 )
 _unheard = Counter("sternpost_delivery_results_unheard_total", "results that their queue did not confirm")
 
-_attempt_of = {kind: _attempts.labels(kind.value) for kind in OutcomeKind if kind is not OutcomeKind.NONE}
+_attempt_of: dict[OutcomeKind, Counter] = {
+    kind: _attempts.labels(kind.value) for kind in OutcomeKind if kind is not OutcomeKind.NONE
+}
 _answer_of = {answer: _answers.labels(answer) for answer in ("taken", "busy")}
 
 

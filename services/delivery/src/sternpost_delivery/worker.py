@@ -25,6 +25,7 @@ from sternpost_runtime.codec import (
     encode_session_result,
     encode_site_answer,
 )
+from sternpost_runtime.lifecycle import spawn
 from sternpost_runtime.subjects import (
     BEATS,
     DELIVERY_HOLDS,
@@ -170,7 +171,7 @@ class Worker:
         held = _Held(session, octets, lease, {job.mail_id: job for job in session.jobs})
         self._held[session.id] = held
         self._emptied.clear()
-        held.task = asyncio.get_running_loop().create_task(self._run(held))
+        held.task = spawn(self._run(held), f"session {session.id}")
         telemetry.session_answered("taken", len(self._held))
         return _TAKEN
 
@@ -239,10 +240,9 @@ class Worker:
                 held.settled.append(Settled(job, (fault,) * len(job.recipients), now, 0.0))
 
     def _tick(self, held: _Held) -> None:
-        loop = asyncio.get_running_loop()
         if held.settled and (held.telling is None or held.telling.done()):
-            held.telling = loop.create_task(self._tell(held, done=False))
-        held.timer = loop.call_later(PARTIAL_SECONDS, self._tick, held)
+            held.telling = spawn(self._tell(held, done=False), f"partial result {held.session.id}")
+        held.timer = asyncio.get_running_loop().call_later(PARTIAL_SECONDS, self._tick, held)
 
     async def _tell(self, held: _Held, *, done: bool, site_down: bool = False) -> None:
         """Make what is settled durable, then tell the queue."""

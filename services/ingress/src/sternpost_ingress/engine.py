@@ -1,8 +1,8 @@
 """The SMTP server without its socket: octets in, replies and actions out (RFC 5321, 2920, 3030, 3207, 4954).
 
-The engine owns the order of commands and the envelope of one session. It never waits: what takes time (making a mail
-durable, TLS, verifying a login) goes out as an action, and input stays buffered until its result comes back. It knows no
-socket, no clock, no broker and no policy; `Host` answers who is welcome.
+The engine owns the order of commands and the envelope of a session. It never waits: what takes time (making a mail
+durable, TLS, verifying a login) goes out as an action, and input stays buffered until its result comes back. It knows
+no socket, no clock, no broker and no policy; `Host` answers who is welcome.
 
     engine.receive(octets)            # then, always:
     write(engine.take_output())       # replies of everything that was understood, together
@@ -12,6 +12,10 @@ socket, no clock, no broker and no policy; `Host` answers who is welcome.
 
 from collections.abc import Callable
 from functools import lru_cache
+
+from sternpost_mail.envelope import Envelope, Recipient
+from sternpost_mail.identity import Identity
+from sternpost_mail.reply import Reply
 
 from sternpost_ingress.engine_syntax import (
     MailCommand,
@@ -34,9 +38,6 @@ from sternpost_ingress.engine_types import (
     State,
     Traits,
 )
-from sternpost_mail.envelope import Envelope, Recipient
-from sternpost_mail.identity import Identity
-from sternpost_mail.reply import Reply
 
 _ANYWHERE = (b"NOOP", b"VRFY", b"EXPN", b"HELP")
 

@@ -1,7 +1,7 @@
 """Who is this? Asks the auth service over the bus, and believes a granted login for some seconds.
 
-The cache is keyed by an HMAC of the login under a key that this process made and keeps to itself, so that neither a dump
-of the cache nor a timing of it tells a secret. Only granted logins are kept: a denied one is asked again, and the auth
+The cache is keyed by an HMAC of the login under a key that this process made and keeps to itself, so that neither a
+dump of the cache nor its timing tells a secret. Only granted logins are kept: a denied one is asked again, and the auth
 service decides how often. When auth cannot be reached the answer is UNAVAILABLE, never GRANTED.
 """
 
@@ -15,12 +15,12 @@ from typing import Protocol
 
 import structlog
 from cachetools import TTLCache
-
-from sternpost_ingress.telemetry import auth_answered, auth_cache_asked
 from sternpost_mail.identity import Verdict, VerifyReply, VerifyRequest
 from sternpost_runtime.bus import BusError
 from sternpost_runtime.codec import CodecError, decode_verify_reply, encode_verify_request
 from sternpost_runtime.subjects import AUTH_VERIFY
+
+from sternpost_ingress.telemetry import auth_answered, auth_cache_asked
 
 log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ class Identify:
         known = self._granted.get(key)
         auth_cache_asked(known is not None)
         if known is None:
-            # Sessions that open together with one login ask once. Shielded: the first one may hang up, the others wait on.
+            # Sessions that open together with one login ask once; the first may hang up, so the question is shielded.
             task = self._asked.get(key)
             if task is None:
                 task = self._asked[key] = asyncio.ensure_future(self._ask(login, secret, client))

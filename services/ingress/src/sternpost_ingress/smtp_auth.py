@@ -7,8 +7,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
-
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, Session
 from sternpost_mail.reply import Reply
 
 BROKEN_OFF = Reply(501, "5.7.0", "AUTH was broken off")
@@ -25,16 +24,14 @@ class Login:
 class AuthExchange(SMTP):
     """aiosmtpd's AUTH machinery without its connection.
 
-    Its constructor is left out on purpose: it makes a stream reader, a timer and, by reflection, tables of verbs that the
+    Its constructor is left out on purpose: it makes a stream, a timer and, by reflection, tables of verbs that the
     engine has already.
     """
 
     def __init__(self, ask: Callable[[str], None]) -> None:
         self._ask = ask
-        self._lines: asyncio.Queue[bytes] = asyncio.Queue()
-        self._reader = self
-        self.session = _NoSession()
-        self._challenge = ""
+        self._reader = asyncio.StreamReader()
+        self.session = Session(asyncio.get_running_loop())
         self._refusal: Reply | None = None
 
     def __del__(self) -> None:  # the base class closes a stream that was never made
@@ -58,29 +55,18 @@ class AuthExchange(SMTP):
 
     def feed(self, line: bytes) -> None:
         """The client's answer to the last challenge."""
-        self._lines.put_nowait(line)
+        self._reader.feed_data(line + b"\r\n")
 
-    # --- what the coroutines of the base class call ---------------------------------------------------------------------
+    # --- what the coroutines of the base class call -------------------------------------------------------------------
 
     async def push(self, status: str | bytes) -> None:
         """A challenge, or the reply that ends the exchange."""
         text = status.decode("ascii") if isinstance(status, bytes) else status
         if text.startswith("334"):
-            self._challenge = text[4:]
+            self._ask(text[4:])
         else:
             code, enhanced, rest = text.split(" ", 2)
             self._refusal = Reply(int(code), enhanced, rest)
 
-    async def readline(self) -> bytes:
-        """Say the challenge and await the client's line."""
-        self._ask(self._challenge)
-        return await self._lines.get()
-
     def _authenticate(self, mechanism: str, auth_data: object) -> AuthResult:
         return AuthResult(success=True, auth_data=auth_data)  # the door asks the auth service
-
-
-class _NoSession:
-    """What the base class logs about the session."""
-
-    peer = None

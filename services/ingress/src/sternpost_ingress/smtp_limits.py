@@ -1,7 +1,7 @@
 """How many connections and mails one client address may bring. Pure: the time is passed in, in seconds.
 
-An IPv6 client counts as its /64, because that is what one customer gets. The table is bounded: when it is full, addresses
-that hold no connection are forgotten, oldest minute first, and their minute begins anew.
+An IPv6 client counts as its /64, because that is what one customer gets. The table is bounded: when it is full,
+addresses that hold no connection are forgotten, oldest minute first, and their minute begins anew.
 """
 
 import ipaddress
@@ -26,7 +26,13 @@ class ClientLimits:
     """Counts per client address. A limit of 0 is none."""
 
     def __init__(
-        self, *, connections: int, connections_per_minute: int, mails_per_minute: int, exempt: tuple[str, ...], size: int
+        self,
+        *,
+        connections: int,
+        connections_per_minute: int,
+        mails_per_minute: int,
+        exempt: tuple[str, ...],
+        size: int,
     ) -> None:
         self._connections = connections
         self._connections_per_minute = connections_per_minute

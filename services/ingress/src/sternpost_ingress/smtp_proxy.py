@@ -21,13 +21,13 @@ class _Exact:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
 
-    async def read(self, count: int) -> bytes:
-        return await self._loop.sock_recv(self._sock, count)
+    async def read(self, n: int = -1) -> bytes:
+        return await self._loop.sock_recv(self._sock, n)
 
-    async def readexactly(self, count: int) -> bytes:
+    async def readexactly(self, n: int = 1) -> bytes:
         data = b""
-        while len(data) < count:
-            piece = await self.read(count - len(data))
+        while len(data) < n:
+            piece = await self.read(n - len(data))
             if not piece:
                 raise ConnectionError("connection ended inside the header")
             data += piece

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Sequence
 
 import structlog
-
 from sternpost_mail.config import Certificate, Config
 from sternpost_runtime.sealed import SealError, open_sealed
 
@@ -40,7 +39,8 @@ class Certificates:
             try:
                 context = self._load(certificate)
             except (SealError, ssl.SSLError, OSError, ValueError) as error:
-                log.error("certificate_unusable", certificate=f"{certificate.tenant}/{certificate.name}", error=str(error))
+                name = f"{certificate.tenant}/{certificate.name}"
+                log.error("certificate_unusable", certificate=name, error=str(error))
                 continue
             default = default or context
             for name in certificate.names:

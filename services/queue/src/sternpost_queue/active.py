@@ -14,6 +14,11 @@ from sternpost_mail.retry import RetryPolicy
 LANE_TURNS = (Lane.EXPRESS, Lane.EXPRESS, Lane.EXPRESS, Lane.NORMAL, Lane.NORMAL, Lane.BULK)
 """In which order a tenant's lanes are served; an empty lane's turn goes to the next. Bulk is slow, never starved."""
 
+SESSION_SECONDS = 0.1
+"""A session should last about so long: its fixed costs are small beside it, and nobody waits long behind it."""
+FIRST_GUESS = 0.02
+"""Seconds per mail at a site that was not tried yet."""
+
 
 class ActiveMail:
     """A mail in memory with what is still open of it. Mutable: the one place where a mail's progress is counted."""
@@ -108,6 +113,7 @@ class Site:
         "count",
         "finished",
         "key",
+        "mail_seconds",
         "max_sessions",
         "name",
         "rate",
@@ -132,6 +138,8 @@ class Site:
         """The worker that served it last: its connection may still be open."""
         self.count = 0
         self.bytes = 0
+        self.mail_seconds = FIRST_GUESS
+        """How long one mail takes there, smoothed: decides how many mails share a session."""
         self.finished = 0
         """Jobs finished since the rate was last computed."""
         self.rate = 0.0
@@ -182,6 +190,21 @@ class Site:
                 del self._tenants[name]
                 self._turns.remove(name)
         return jobs
+
+    def session_size(self, most: int) -> int:
+        """How many mails the next session should carry.
+
+        Enough to fill SESSION_SECONDS, because a session has costs of its own; more where the backlog asks for it; but a
+        slow site's mails are spread over the sessions that it may have.
+        """
+        filled = int(SESSION_SECONDS / self.mail_seconds) or 1
+        spread = -(-self.count // max(self.max_sessions - self.running, 1))
+        return min(max(filled, spread), most)
+
+    def learn(self, mails: int, seconds: float) -> None:
+        """A session carried so many mails in so many seconds."""
+        if mails:
+            self.mail_seconds = 0.7 * self.mail_seconds + 0.3 * max(seconds / mails, 0.0001)
 
     def may_start(self, now: float) -> bool:
         """Whether a session may start now; a site that refused as a whole is asked by one session first."""

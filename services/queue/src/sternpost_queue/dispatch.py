@@ -54,6 +54,9 @@ class _Session:
     worker: Worker
     jobs: dict[str, ActiveJob]
     octets: int
+    began: float
+    ended: int = 0
+    """Jobs with a result."""
 
 
 class Dispatcher:
@@ -144,19 +147,18 @@ class Dispatcher:
                 worker = self._workers.choose(site.worker, now)
                 if worker is None:
                     return  # a beat or a result brings us back; the sites stay ready
-                if not self._begin(site, worker):
+                if not self._begin(site, worker, now):
                     break
 
-    def _begin(self, site: Site, worker: Worker) -> bool:
-        # Share a backlog among the sessions the site may have, rather than give all of it to the first.
-        free = site.max_sessions - site.running
-        fair = max(-(-site.count // max(free, 1)), 1)
-        jobs = site.pop(min(fair, self._settings.session_mails), self._settings.session_mib * MIB)
+    def _begin(self, site: Site, worker: Worker, now: float) -> bool:
+        jobs = site.pop(site.session_size(self._settings.session_mails), self._settings.session_mib * MIB)
         if self._control.cancelled:
             jobs = self._without_cancelled(jobs)
         if not jobs:
             return site.count > 0
-        session = _Session(new_id(), site, worker, {job.mail.mail.id: job for job in jobs}, sum(j.size for j in jobs))
+        session = _Session(
+            new_id(), site, worker, {job.mail.mail.id: job for job in jobs}, sum(j.size for j in jobs), now
+        )
         for job in jobs[:]:
             if session.jobs[job.mail.mail.id] is not job:  # one mail twice for one site goes in turn
                 jobs.remove(job)
@@ -259,6 +261,7 @@ class Dispatcher:
             if job is not None:
                 session.octets -= job.size
                 session.worker.octets -= job.size
+                session.ended += 1
                 self._end(job, part)
         if result.done:
             self._close_session(session, site_down=result.site_down)
@@ -277,6 +280,7 @@ class Dispatcher:
         left = list(session.jobs.values())
         if not self._forget(session):
             return
+        site.learn(session.ended, time.monotonic() - session.began)
         if site_down:
             site.strikes += 1
             rest = self._pause.after(site.strikes, random.random())  # noqa: S311 - jitter, no secret

@@ -1,0 +1,18 @@
+"""Every dialogue in tests/dialogues against real doors."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.dialogue import Dialogue
+
+FILES = sorted((Path(__file__).parents[1] / "dialogues").glob("*.dlg"))
+
+
+def test_there_are_dialogues() -> None:
+    assert FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+async def test_the_server_keeps_to_the_dialogue(path: Path) -> None:
+    await Dialogue(path).run()
