@@ -18,6 +18,8 @@ from pathlib import Path
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 MIB = 1024 * 1024
+KTHREADD = 2
+"""The parent of all kernel threads."""
 SAMPLE_EVERY_S = 0.2
 """How often memory is read. One sample of a tree of 70 processes costs about 3 ms of our own CPU."""
 
@@ -110,6 +112,22 @@ def machine_cpu_s() -> float:
     fields = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     user, nice, system, _idle, _iowait, irq, softirq, _steal = fields
     return (user + nice + system + irq + softirq) * TICK_S
+
+
+def kernel_threads_cpu_s() -> float:
+    """CPU seconds of the kernel's own threads (writing the disk's journal, mostly): nobody's in particular."""
+    return sum(stat.own_s for stat in read_all().values() if KTHREADD in (stat.pid, stat.parent))
+
+
+def wait_for_machine(share: float, *, longest_s: float) -> float:
+    """Wait until the whole machine uses no more than this share of its cores for a second; gives the last share."""
+    deadline = time.monotonic() + longest_s
+    while True:
+        before, since = machine_cpu_s(), time.monotonic()
+        time.sleep(1.0)
+        used = (machine_cpu_s() - before) / (time.monotonic() - since) / len(os.sched_getaffinity(0))
+        if used <= share or time.monotonic() >= deadline:
+            return used
 
 
 def disk_flushes(path: Path) -> int | None:

@@ -28,7 +28,7 @@ inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 
 # The log goes to a file through postlogd: bare machines have no syslog daemon. postlogd counts as part of Postfix, as
-# Sternpost's event store counts as part of Sternpost; it is about 4 % of Postfix's CPU.
+# Sternpost's event store counts as part of Sternpost.
 maillog_file = $work/log/mail.log
 maillog_file_prefixes = $work
 
@@ -79,7 +79,9 @@ scache    unix  - - n -     1 scache
 postlog   unix-dgram n - n - 1 postlogd
 """)
 
-DURABLE = "Postfix's default, which no setting turns off: cleanup(8) calls fsync on the queue file before smtpd answers 250"
+DURABLE = (
+    "Postfix's default, which no setting turns off: cleanup(8) calls fsync on the queue file before smtpd answers 250"
+)
 
 
 class Postfix:
@@ -94,7 +96,9 @@ class Postfix:
     def prepare(self) -> None:
         """Check that Postfix is there and that we may start it; as root on a Debian system install it if not."""
         if os.geteuid() != 0:
-            raise NotStarted("Postfix's master must be started by root; run as root, or measure with --systems sternpost")
+            raise NotStarted(
+                "Postfix's master must be started by root; run as root, or measure with --systems sternpost"
+            )
         if _postfix() is None:
             self._install()
         if _postfix() is None:
@@ -135,13 +139,20 @@ class Postfix:
                 wait_for_port(port)
             except LoadError as error:
                 raise NotStarted(f"Postfix: {error}; {_log(work)}") from error
-            yield Running(port, int((work / "queue/pid/master.pid").read_text()), DURABLE)
+            yield Running(port, int((work / "queue/pid/master.pid").read_text()), DURABLE, {}, lambda: _trouble(work))
         finally:
             subprocess.run([*command, "stop"], capture_output=True, check=False)
 
 
 def _postfix() -> str | None:
     return shutil.which("postfix") or shutil.which("postfix", path="/usr/sbin:/usr/local/sbin")
+
+
+def _trouble(work: Path) -> str:
+    """What makes a run worthless: mail that had to be tried again, or a process that died."""
+    log = (work / "log/mail.log").read_text(errors="replace")
+    signs = ("status=deferred", "status=bounced", "fatal:", "panic:", "throttling")
+    return next((line for line in log.splitlines() if any(sign in line for sign in signs)), "")
 
 
 def _log(work: Path) -> str:

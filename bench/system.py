@@ -1,5 +1,6 @@
 """What the benchmark asks of a system under test: be started afresh, say where it listens and which process is its root."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ class Running:
     """How it was checked that mail is on the disk before 250."""
     parts: dict[str, int] = field(default_factory=dict)
     """Named processes (pid by name), where the system has a few that are worth telling apart."""
+    trouble: Callable[[], str] = str
+    """Asked after a run: what makes it worthless, empty where nothing does."""
 
 
 class System(Protocol):

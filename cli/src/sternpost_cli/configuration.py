@@ -1,4 +1,4 @@
-"""Manifests into a running platform on one machine: bootstrap of the broker, compile, publish, and what a client must know."""
+"""Manifests into a running platform on one machine: prepare the broker, compile, publish, tell clients their access."""
 
 import asyncio
 from collections.abc import Mapping

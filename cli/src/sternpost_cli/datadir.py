@@ -1,4 +1,4 @@
-"""The data directory of a platform on one machine: where things are, who holds it, and the secrets generated once into it."""
+"""The data directory of a platform on one machine: where things are, who holds it, secrets generated once into it."""
 
 import fcntl
 import os
@@ -61,6 +61,11 @@ class DataDir:
     def ca_file(self) -> Path:
         """Certificates that a client must trust to speak TLS with the doors."""
         return self.root / "ca.pem"
+
+    @property
+    def ports(self) -> Path:
+        """The ports of the platform that ran here last, by their variables."""
+        return self.root / "ports.env"
 
     def create(self) -> None:
         """Make the directory. Raises DataError."""

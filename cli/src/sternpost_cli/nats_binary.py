@@ -23,7 +23,7 @@ VERSION_SECONDS = 10
 _VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
 
 
-class NatsMissing(Exception):
+class NatsServerError(Exception):
     """No usable nats-server; the text says what was looked at and what to do."""
 
 
@@ -53,7 +53,7 @@ def pinned_path() -> Path:
 
 
 def find_nats_server() -> NatsServer:
-    """The server to use. Raises NatsMissing."""
+    """The server to use. Raises NatsServerError."""
     seen = []
     pinned = pinned_path()
     on_path = shutil.which("nats-server")
@@ -70,14 +70,18 @@ def find_nats_server() -> NatsServer:
     else:
         seen.append(f"{pinned} is not there")
     least = ".".join(map(str, MIN_VERSION))
-    raise NatsMissing(f"no nats-server {least} or newer ({'; '.join(seen)}): run `make tools`, or put one on the PATH")
+    raise NatsServerError(
+        f"no nats-server {least} or newer ({'; '.join(seen)}): run `make tools`, or put one on the PATH"
+    )
 
 
 def check_pinned(server: NatsServer) -> str:
-    """Compare version and checksum of the pinned binary; what was found, in words. Raises NatsMissing on a difference."""
+    """Compare the pinned binary's version and checksum; what was found, in words. Raises NatsServerError."""
     if server.version != PINNED_VERSION:
         wanted = ".".join(map(str, PINNED_VERSION))
-        raise NatsMissing(f"{server.path} is {server.version_text}, not the pinned {wanted}: run `make setup` again")
+        raise NatsServerError(
+            f"{server.path} is {server.version_text}, not the pinned {wanted}: run `make setup` again"
+        )
     machine = (sys.platform, platform.machine().lower())
     wanted_sum = PINNED_SHA256.get(machine)
     if wanted_sum is None:
@@ -85,7 +89,7 @@ def check_pinned(server: NatsServer) -> str:
     with server.path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wanted_sum:
-        raise NatsMissing(
+        raise NatsServerError(
             f"{server.path} has SHA-256 {found}, not {wanted_sum}: remove .venv and run `make setup` again"
         )
     return "version and SHA-256 are the pinned ones"

@@ -15,7 +15,7 @@ class PortError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """One port per door. The variable of a field is its name in capitals with STERNPOST_ before it: STERNPOST_MX_PORT."""
+    """One port per door. A field's variable is its name in capitals after STERNPOST_, such as STERNPOST_MX_PORT."""
 
     mx_port: int = 2525
     submission_port: int = 2587

@@ -1,4 +1,4 @@
-"""Which programs make a platform on one machine, with which environment, and in which order they stop. Starts nothing."""
+"""Which programs make a platform on one machine, with which environment, stopped in which order. Starts nothing."""
 
 import os
 import sys

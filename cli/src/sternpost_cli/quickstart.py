@@ -1,4 +1,4 @@
-"""What a person needs for a first message: quickstart.env for the shell, and the page that `sternpost up` prints. Pure text."""
+"""What a person needs for a first message: quickstart.env for the shell, the page that `up` prints. Pure text."""
 
 import shlex
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def quickstart_values(ports: Ports, access: Access, data: DataDir, *, with_sink:
 
 def render_environment(values: Mapping[str, str]) -> str:
     """A file for the shell's `.` command, each value quoted and exported."""
-    lines = ["# written by `sternpost up`; it holds secrets, so it is for its owner alone"]
+    lines = ["# written by `sternpost up`, for its owner alone"]
     return "\n".join([*lines, *(f"export {name}={shlex.quote(value)}" for name, value in values.items()), ""])
 
 
@@ -65,7 +65,8 @@ def first_message(quickstart: Path) -> str:
     return f"""\
 . {shlex.quote(str(quickstart))}
 
-curl -sS "$STERNPOST_URL/v1/messages" -H "Authorization: Bearer $STERNPOST_API_KEY" -H 'Content-Type: application/json' \\
+curl -sS "$STERNPOST_URL/v1/messages" -H "Authorization: Bearer $STERNPOST_API_KEY" \\
+  -H 'Content-Type: application/json' \\
   -d '{{"from": "hello@example.test", "to": ["you@example.org"], "subject": "First", "text": "It works."}}'
 
 swaks --server localhost:$SMTP_SUBMISSION_PORT --tls --auth PLAIN --auth-user "$SMTP_USER" \\

@@ -29,6 +29,8 @@ STOP_SECONDS = 10.0
 """How long a program may take over SIGTERM before SIGKILL; the services' own drain is shorter."""
 PROBE_INTERVAL_SECONDS = 0.05
 """Between two looks at a program that is starting."""
+START_DEATHS = 3
+"""A program that dies so often before it was ready will not get there by itself."""
 TAIL_LINES = 15
 """Lines of a program's log that an error shows: a traceback's end fits."""
 
@@ -130,16 +132,16 @@ class Supervisor:
     async def wait_ready(self, name: str, seconds: float) -> None:
         """Return when the program says it is ready.
 
-        Raises SupervisorError, with the end of its log, when it does not within the time.
+        Raises SupervisorError, with the end of its log, when it does not within the time or dies again and again.
         """
         kept = self._kept[name]
+        before = kept.restarts
         deadline = time.monotonic() + seconds
         while not (kept.process and await kept.program.is_ready()):
-            if time.monotonic() > deadline:
-                raise SupervisorError(
-                    f"{name} was not ready within {seconds:.0f} s (started {kept.restarts + 1} times); "
-                    f"the end of {kept.log.path}:\n{kept.log.tail(TAIL_LINES)}"
-                )
+            died = kept.restarts - before
+            if died >= START_DEATHS or time.monotonic() > deadline:
+                what = f"died {died} times" if died >= START_DEATHS else f"was not ready within {seconds:.0f} s"
+                raise SupervisorError(f"{name} {what}; the end of {kept.log.path}:\n{kept.log.tail(TAIL_LINES)}")
             await asyncio.sleep(PROBE_INTERVAL_SECONDS)
 
     async def stop(self, order: Sequence[Sequence[str]]) -> None:

@@ -99,12 +99,12 @@ class CountingPool(PasswordPool):
         return await super().fits(secret_hash, password)
 
 
-async def test_over_the_limit_even_the_right_password_is_denied_without_work() -> None:
+async def test_over_the_limit_even_the_right_password_is_put_off_without_work() -> None:
     counting = CountingPool(threads=1, waiting=2)
     asked = responder(counting, limits=Limits(per_login=2))
     for _ in range(2):
         assert await asked.answer(VerifyRequest("alice", "wrong", CLIENT)) is DENIED
-    assert await asked.answer(VerifyRequest("alice", PASSWORD, CLIENT)) is DENIED
+    assert await asked.answer(VerifyRequest("alice", PASSWORD, CLIENT)) is UNAVAILABLE
     assert counting.looked == 2
     elsewhere = await asked.answer(VerifyRequest("alice", PASSWORD, "198.51.100.7"))
     assert elsewhere.verdict is Verdict.GRANTED

@@ -10,7 +10,7 @@ from sternpost_runtime.codec import decode_verify_request, encode_verify_reply
 from sternpost_auth import telemetry
 from sternpost_auth.limits import FailureCounts
 from sternpost_auth.passwords import HashError, OverloadedError, PasswordPool
-from sternpost_auth.verify import DENIED, UNAVAILABLE, Check, api_key_fits, conclude, plan, stored_hash
+from sternpost_auth.verify import UNAVAILABLE, Check, api_key_fits, conclude, plan, stored_hash
 
 
 class Responder:
@@ -41,7 +41,7 @@ class Responder:
         guessable = check.kind is CredentialKind.SMTP_PASSWORD
         if not self._failures.may_try(request.client, check.login, self._clock(), guessable=guessable):
             telemetry.limited(check.kind)
-            return DENIED
+            return UNAVAILABLE  # the right password may be among the tries: 454 and 503 are true, 535 and 401 would not be
         started = time.perf_counter()
         try:
             fits = await self._compare(check)

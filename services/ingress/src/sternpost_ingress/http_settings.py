@@ -1,54 +1,48 @@
-"""Settings of the HTTP door: every limit with its unit, default and reason. The service's Settings include it as `http`."""
+"""Settings of the HTTP door: every limit with its unit, default and reason. The service's Settings include it."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MIB = 1024 * 1024
+
 
 class HttpSettings(BaseModel):
-    """Part of the ingress service's settings."""
+    """Part of the ingress service's settings (`http`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = Field(default="127.0.0.1", description="the address that the HTTP door listens on")
-    port: int = Field(default=8080, ge=0, le=65535, description="the TCP port of the HTTP door; 0 takes any free port")
-    max_body: int = Field(
-        default=36 * 1024 * 1024,
+    max_body_octets: int = Field(
+        default=50 * MIB,
         ge=1024,
-        description="octets of one request body: 25 MiB of attachments are 33.4 MiB in base64, and text comes on top",
+        description="largest request body; 50 MiB of JSON hold 37 MiB of attachments, or a raw mail as large as SMTP takes",
     )
-    max_bodies: int = Field(
-        default=256 * 1024 * 1024,
+    max_mail_octets: int = Field(
+        default=50 * MIB, ge=1024, description="largest mail as it goes out, as the SMTP doors"
+    )
+    max_in_flight_octets: int = Field(
+        default=128 * MIB,
         ge=1024,
-        description="octets of all request bodies that are held at once; past it a client is told to wait (503)",
+        description="request bodies that are held at once, past it 503; a body is copied about three times on its way",
     )
-    body_timeout: float = Field(
-        default=60.0, gt=0, description="seconds within which a request body must arrive: a slow sender holds memory"
-    )
-    max_mail: int = Field(
-        default=25 * 1024 * 1024,
-        ge=1024,
-        description="octets of one mail as it goes out; most receivers take no more than 25 MiB",
+    body_seconds: float = Field(
+        default=60.0, gt=0, description="time in which a request body must arrive: a slow sender holds memory"
     )
     requests_per_second: float = Field(
-        default=500.0, gt=0, description="requests per second and client address, lastingly; past it 429"
-    )
-    request_burst: int = Field(
-        default=1000, ge=1, description="requests that a client address may send at once before the rate counts"
-    )
-    auth_failures_per_minute: float = Field(
-        default=10.0,
+        default=500.0,
         gt=0,
-        description="wrong API keys per minute and client address; past it every key is answered 429, right ones too",
+        description="requests per second that a credential may make lastingly, and a client address without a valid "
+        "one; past it 429. Half of what one core answers, so no client alone keeps a process busy",
     )
-    rate_entries: int = Field(
-        default=20_000, ge=100, description="client addresses whose rate is remembered; the longest unseen is forgotten"
+    request_burst: int = Field(default=1000, ge=1, description="requests at once before that rate counts: two seconds")
+    max_tracked_clients: int = Field(
+        default=20_000, ge=100, description="clients whose rate is remembered; the longest unseen is forgotten"
     )
-    query_timeout: float = Field(
-        default=3.0, gt=0, description="seconds to wait for the service that answers a query or takes a cancel"
+    query_seconds: float = Field(
+        default=3.0, gt=0, description="wait for the service that answers a query or takes a cancel, then 503"
     )
     max_schedule_days: int = Field(
         default=25,
         ge=1,
         le=25,
-        description="days ahead that send_at may lie: large content is kept 31 days, of which five are for retries",
+        description="days ahead that send_at may lie: large content is kept for 31 days, of which five are for retries",
     )
     docs: bool = Field(default=True, description="serve the interactive description at /docs")

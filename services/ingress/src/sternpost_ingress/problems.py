@@ -41,6 +41,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "not-found": (404, "There is nothing here"),
     "message-not-found": (404, "No such message"),
     "method-not-allowed": (405, "This method is not possible here"),
+    "body-timeout": (408, "The body did not arrive in time"),
     "idempotency-in-flight": (409, "A request with this Idempotency-Key is being processed"),
     "not-cancellable": (409, "The message cannot be cancelled"),
     "too-large": (413, "The request is too large"),
