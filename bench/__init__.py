@@ -1,1 +1,1 @@
-"""The benchmark beside Postfix: same generator, same sink, same sizes, both systems in turn. Run it with `python -m bench`."""
+"""The benchmark beside Postfix: same generator, same sink, same sizes, both systems in turn (`python -m bench`)."""

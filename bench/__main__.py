@@ -16,7 +16,7 @@ from bench.load import LoadError, find_tool
 from bench.postfix import Postfix
 from bench.run import measure_all
 from bench.sternpost import Sternpost
-from bench.system import NotStarted, System
+from bench.system import StartError, System
 
 RESULTS = Path(__file__).parent / "results"
 SYSTEMS: dict[str, type[Postfix] | type[Sternpost]] = {"sternpost": Sternpost, "postfix": Postfix}
@@ -59,20 +59,20 @@ def main(arguments: list[str]) -> int:
     """Run the benchmark; 0, or 1 with a reason on stderr."""
     options = parse(arguments)
     console, errors = Console(), Console(stderr=True)
-    work = options.work or Path(tempfile.mkdtemp(prefix="sternpost-bench-", dir="/var/tmp"))  # noqa: S108 - mkdtemp is safe
+    work = options.work or Path(tempfile.mkdtemp(prefix="sternpost-bench-", dir="/var/tmp"))
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     work.chmod(0o755)  # Postfix's processes run as another user and must reach their queue
     try:
         if measure.filesystem_of(work) in MEMORY_FILE_SYSTEMS:
-            raise NotStarted(f"{work} is in memory, where fsync costs nothing: give a directory on a disk with --work")
+            raise StartError(f"{work} is in memory, where fsync costs nothing: give a directory on a disk with --work")
         if options.profile:
             where = options.out.parent / "profile.md"
             profile.run(options.cells, quick=options.quick, work=work, out=where, tell=console.print)
             console.print(f"{where}")
         else:
             _compare(options, work, console)
-    except (NotStarted, LoadError) as error:
+    except (StartError, LoadError) as error:
         errors.print(f"bench: {error}", markup=False, highlight=False, soft_wrap=True)
         errors.print(f"bench: logs are in {work}", markup=False, highlight=False, soft_wrap=True)
         return 1

@@ -129,7 +129,8 @@ class Sink:
     _asked_from = 0.0
 
     def _read(self) -> None:
-        assert self._process is not None and self._process.stdout is not None  # noqa: S101 - set by __enter__
+        if self._process is None or self._process.stdout is None:
+            return
         pipe = self._process.stdout.fileno()
         rest = b""
         while chunk := os.read(pipe, 65536):

@@ -114,6 +114,11 @@ def machine_cpu_s() -> float:
     return (user + nice + system + irq + softirq) * TICK_S
 
 
+def stolen_cpu_s() -> float:
+    """CPU seconds since boot that this virtual machine wanted and its host gave to others."""
+    return int(Path("/proc/stat").read_text().split(None, 9)[8]) * TICK_S
+
+
 def kernel_threads_cpu_s() -> float:
     """CPU seconds of the kernel's own threads (writing the disk's journal, mostly): nobody's in particular."""
     return sum(stat.own_s for stat in read_all().values() if KTHREADD in (stat.pid, stat.parent))
@@ -172,8 +177,8 @@ class MemorySampler:
 def wait_until_quiet(root: int, idle_share: float, *, longest_s: float) -> float:
     """Wait until the tree has done its work after the last delivery (removing files, writing events and indexes).
 
-    Quiet is: over one second it used no more than its idle share (of one core) and 2 % on top. Gives the seconds waited,
-    the quiet second included; at most `longest_s`.
+    Quiet is: over one second it used no more than its idle share (of one core) and 2 % on top. Gives the seconds
+    waited, the quiet second included; at most `longest_s`.
     """
     started = time.monotonic()
     before = tree_cpu_s(root)

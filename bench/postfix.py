@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 
 from bench.load import LoadError, free_port, wait_for_port
-from bench.system import NotStarted, Running
+from bench.system import Running, StartError
 
 MAIN_CF = Template("""\
 # Postfix's own rules of this century rather than its backward-compatible ones (Debian's package sets 3.6).
@@ -96,23 +96,23 @@ class Postfix:
     def prepare(self) -> None:
         """Check that Postfix is there and that we may start it; as root on a Debian system install it if not."""
         if os.geteuid() != 0:
-            raise NotStarted(
+            raise StartError(
                 "Postfix's master must be started by root; run as root, or measure with --systems sternpost"
             )
         if _postfix() is None:
             self._install()
         if _postfix() is None:
-            raise NotStarted("Postfix is missing: apt-get install postfix")
+            raise StartError("Postfix is missing: apt-get install postfix")
 
     def _install(self) -> None:
         if shutil.which("apt-get") is None:
-            raise NotStarted("Postfix is missing and there is no apt-get: install Postfix 3.7 or newer")
+            raise StartError("Postfix is missing and there is no apt-get: install Postfix 3.7 or newer")
         # The package asks a question, and would start the machine's own instance, which the benchmark does not want.
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-q", "-y", "postfix"]):
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             if done.returncode != 0:
-                raise NotStarted(f"{' '.join(command)} failed: {done.stderr[-300:].strip()}")
+                raise StartError(f"{' '.join(command)} failed: {done.stderr[-300:].strip()}")
 
     def version(self) -> str:
         """Such as `Postfix 3.7.11`."""
@@ -121,7 +121,7 @@ class Postfix:
 
     @contextlib.contextmanager
     def running(self, work: Path, sink_port: int) -> Iterator[Running]:
-        """An instance with an empty queue. Raises NotStarted."""
+        """An instance with an empty queue. Raises StartError."""
         port = free_port()
         etc = work / "etc"
         for part in ("etc", "queue", "data", "log"):
@@ -133,12 +133,12 @@ class Postfix:
         command = [_postfix() or "postfix", "-c", str(etc)]
         started = subprocess.run([*command, "start"], capture_output=True, text=True, check=False)
         if started.returncode != 0:
-            raise NotStarted(f"postfix start: {(started.stderr + started.stdout)[-600:].strip()} {_log(work)}")
+            raise StartError(f"postfix start: {(started.stderr + started.stdout)[-600:].strip()} {_log(work)}")
         try:
             try:
                 wait_for_port(port)
             except LoadError as error:
-                raise NotStarted(f"Postfix: {error}; {_log(work)}") from error
+                raise StartError(f"Postfix: {error}; {_log(work)}") from error
             yield Running(port, int((work / "queue/pid/master.pid").read_text()), DURABLE, {}, lambda: _trouble(work))
         finally:
             subprocess.run([*command, "stop"], capture_output=True, check=False)

@@ -17,11 +17,18 @@ from bench.cells import Cell
 from bench.measure import TICK_S, own_cpu_s, read_stat
 from bench.run import Run, measure_run
 from bench.sternpost import Sternpost
-from bench.system import NotStarted
+from bench.system import StartError
 
 SAMPLES_PER_S = 100
-TOP = 25
+TOP = 20
 """Functions shown per process."""
+FRAME_OF_ALL = 0.99
+"""Functions that were on the stack nearly always (the main module, the event loop) say nothing and are not listed."""
+NOTES = """\
+The shares under each process are samples of py-spy, not CPU: a thread that waits for the disk counts as well, and a
+process with two threads has two stacks per look. `Runner.run` itself is the event loop in C: waking up, reading sockets,
+running callbacks.
+"""
 PROCESS_SHARE = 0.02
 """Processes below this share of the CPU get no list of functions."""
 
@@ -36,13 +43,13 @@ class Used:
 
 
 def run(cells: Iterable[Cell], *, quick: bool, work: Path, out: Path, tell: Callable[[str], None]) -> None:
-    """Profile each cell and write one Markdown file. Raises NotStarted or LoadError."""
+    """Profile each cell and write one Markdown file. Raises StartError or LoadError."""
     system = Sternpost()
     system.prepare()
     spy = find_spy()
     if spy is None:
         tell("py-spy is not here (uv tool install py-spy): the profile stops at the split by process")
-    parts = [f"# Where the CPU goes\n\n{system.version()}, `python -m bench --profile`.\n"]
+    parts = [f"# Where the CPU goes\n\n{system.version()}, `python -m bench --profile`.\n", NOTES]
     for cell in cells:
         mails = cell.quick_mails if quick else cell.mails
         tell(f"{cell.describe()}: {mails:,} mails, split by process")
@@ -75,7 +82,7 @@ def split_by_process(system: Sternpost, cell: Cell, mails: int, work: Path) -> t
 def _used(pid: int) -> Used:
     stat = read_stat(pid)
     if stat is None:
-        raise NotStarted(f"process {pid} ended while it was profiled")
+        raise StartError(f"process {pid} ended while it was profiled")
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return Used(own_cpu_s(stat), int(fields[12]) * TICK_S)
 
@@ -158,6 +165,8 @@ def count_functions(stacks: str) -> Functions:
 def _function(frame: str) -> str:
     """`name (file)` without the line, so that a function counts once."""
     name, _, place = frame.partition(" (")
+    if not name.strip():
+        return "unknown"
     return f"{name} ({place.rstrip(')').rpartition(':')[0] or place.rstrip(')')})"
 
 
@@ -187,6 +196,8 @@ def describe_functions(files: dict[str, Path], split: dict[str, Used]) -> str:
         lines += [f"### {name}: {found.samples:,} samples\n"]
         for title, counts in (("itself (and C code it calls)", found.itself), ("with all it calls", found.below)):
             lines += [f"| share | {title} |", "|--:|---|"]
-            lines += [f"| {count / found.samples:.1%} | `{function}` |" for function, count in counts.most_common(TOP)]
+            told = [(name, count / found.samples) for name, count in counts.most_common()]
+            told = [(function, share) for function, share in told if share < FRAME_OF_ALL][:TOP]
+            lines += [f"| {share:.1%} | `{function}` |" for function, share in told]
             lines.append("")
     return "\n".join(lines)

@@ -18,7 +18,7 @@ WARM_UP_MAILS = 500
 WARM_IDLE_CORES = 0.05
 """After the warm-up a system counts as quiet below this; what it uses when idle is then measured."""
 STRANGERS_LIMIT = 0.05
-"""A run in which strangers took more of the machine than this is marked as disturbed."""
+"""A run in which others (processes, the host) took more of the machine than this is marked as disturbed."""
 QUIET_SHARE = 0.1
 """The machine counts as quiet below this share of its cores; each run waits for that, as long as patience allows."""
 LONGEST_TAIL_S = 20.0
@@ -48,7 +48,12 @@ class Run:
     kernel_cpu_s: float
     """CPU of kernel threads and interrupts (disk, network) as far as it is nobody's, plus this benchmark's own."""
     strangers_share: float
-    """Part of the machine's capacity that processes took which belong to neither the system nor the benchmark."""
+    """Part of the machine's capacity that processes took that are neither the system's nor the benchmark's.
+
+    It is the check on all other counts: on a quiet machine near 0, else CPU was counted twice (below) or lost (above).
+    """
+    stolen_share: float
+    """Part of the machine's capacity that the host withheld (virtual machines only)."""
     disk_flushes: int | None
     surplus: int
     """Mails that the sink got more than once."""
@@ -59,7 +64,7 @@ class Run:
     @property
     def is_disturbed(self) -> bool:
         """Whether something else used the machine so much that the figures may not be quoted."""
-        return self.strangers_share > STRANGERS_LIMIT or bool(self.trouble)
+        return self.strangers_share + self.stolen_share > STRANGERS_LIMIT or bool(self.trouble)
 
     def summary(self) -> str:
         """The run in one line."""
@@ -69,8 +74,8 @@ class Run:
         )
         if self.surplus:
             text += f", {self.surplus} delivered twice"
-        if self.strangers_share > STRANGERS_LIMIT:
-            text += f", disturbed: other processes took {self.strangers_share:.0%} of the machine"
+        if self.strangers_share + self.stolen_share > STRANGERS_LIMIT:
+            text += f", disturbed: others took {self.strangers_share + self.stolen_share:.0%} of the machine"
         return text + (f", trouble: {self.trouble}" if self.trouble else "")
 
 
@@ -81,7 +86,7 @@ Watch = Callable[[str, dict[str, int], int], None]
 def measure_run(system: System, cell: Cell, mails: int, work: Path, watch: Watch | None = None) -> Run:
     """Start the system in an empty directory, warm it up, measure one cell, stop it.
 
-    Raises NotStarted or LoadError.
+    Raises StartError or LoadError.
     """
     with _emptied(work), Sink() as sink, system.running(work, sink.port) as running:
         root = running.root_pid
@@ -91,6 +96,7 @@ def measure_run(system: System, cell: Cell, mails: int, work: Path, watch: Watch
         if watch:
             watch("start", running.parts, root)
         cpu, machine, flushes = measure.tree_cpu_s(root), measure.machine_cpu_s(), measure.disk_flushes(work)
+        stolen = measure.stolen_cpu_s()
         kernel, own, sink_cpu = measure.kernel_threads_cpu_s(), time.process_time(), sink.cpu_s()
         with measure.MemorySampler(root) as memory:
             offered, arrived = _send(sink, running.port, cell, mails)
@@ -116,7 +122,8 @@ def measure_run(system: System, cell: Cell, mails: int, work: Path, watch: Watch
         generator_cpu_s=offered.cpu_s,
         sink_cpu_s=sink_used,
         kernel_cpu_s=ours,
-        strangers_share=max(0.0, busy - used - offered.cpu_s - sink_used - ours) / capacity,
+        strangers_share=(busy - used - offered.cpu_s - sink_used - ours) / capacity,
+        stolen_share=(measure.stolen_cpu_s() - stolen) / capacity,
         disk_flushes=None if flushes is None or flushed is None else flushed - flushes,
         surplus=surplus,
         trouble=trouble,
@@ -162,7 +169,7 @@ def measure_all(
 ) -> list[Run]:
     """All runs: for each cell the systems in turn (A B A B ...), so that a machine that slows down slows both.
 
-    Raises NotStarted or LoadError at the first run that fails: a table with holes would be read as if it had none.
+    Raises StartError or LoadError at the first run that fails: a table with holes would be read as if it had none.
     """
     results: list[Run] = []
     for cell in cells:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench.load import LoadError, wait_for_port
-from bench.system import NotStarted, Running
+from bench.system import Running, StartError
 
 MANIFESTS = Path(__file__).parent / "manifests"
 READY_S = 60.0
@@ -51,7 +51,7 @@ class Sternpost:
     def prepare(self) -> None:
         """Check that `sternpost up` is there."""
         if importlib.util.find_spec("sternpost_cli") is None or importlib.util.find_spec("sternpost_cli.up") is None:
-            raise NotStarted(
+            raise StartError(
                 "`sternpost up` is not installed in this environment: uv sync, then uv run python -m bench"
             )
 
@@ -67,7 +67,7 @@ class Sternpost:
 
     @contextlib.contextmanager
     def running(self, work: Path, sink_port: int) -> Iterator[Running]:
-        """The whole platform on an empty data directory. Raises NotStarted."""
+        """The whole platform on an empty data directory. Raises StartError."""
         data = work / "data"
         ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True)) | {"SINK_SMTP": sink_port}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STERNPOST_")}
@@ -83,7 +83,7 @@ class Sternpost:
             try:
                 wait_for_port(ports["MX"])
             except LoadError as error:
-                raise NotStarted(f"sternpost up: {error}; {_tail(work / 'up.log')}") from error
+                raise StartError(f"sternpost up: {error}; {_tail(work / 'up.log')}") from error
             parts = {name: entry["pid"] for name, entry in _state(data).items()}
             yield Running(ports["MX"], process.pid, _durable(data), parts, lambda: _trouble(data))
         finally:
@@ -97,9 +97,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> None:
         if any("ready" in line.lower().split() for line in _words(log)):
             return
         if process.poll() is not None:
-            raise NotStarted(f"sternpost up ended with {process.returncode}: {_tail(log)}")
+            raise StartError(f"sternpost up ended with {process.returncode}: {_tail(log)}")
         time.sleep(0.05)
-    raise NotStarted(f"sternpost up was not ready after {READY_S:g} s: {_tail(log)}")
+    raise StartError(f"sternpost up was not ready after {READY_S:g} s: {_tail(log)}")
 
 
 def _words(log: Path) -> list[str]:
@@ -131,10 +131,10 @@ def _trouble(data: Path) -> str:
 
 
 def _durable(data: Path) -> str:
-    """Check that the broker writes to the disk before it acknowledges. Raises NotStarted where it does not."""
+    """Check that the broker writes to the disk before it acknowledges. Raises StartError where it does not."""
     rendered = (data / "nats.conf").read_text()
     if "sync_interval: always" not in rendered:
-        raise NotStarted(
+        raise StartError(
             "nats.conf has no `sync_interval: always`: an acknowledged mail could be lost; nothing to compare"
         )
     return "nats.conf of the running broker has `sync_interval: always`: the PubAck that 250 waits for follows an fsync"

@@ -1,4 +1,4 @@
-"""What the benchmark asks of a system under test: be started afresh, say where it listens and which process is its root."""
+"""What the benchmark asks of a system under test: start afresh, say where it listens, name its root process."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 
-class NotStarted(Exception):
+class StartError(Exception):
     """A system is not there or did not start; the text says what to do."""
 
 
@@ -33,7 +33,7 @@ class System(Protocol):
     name: str
 
     def prepare(self) -> None:
-        """Check (or install) what it needs. Raises NotStarted."""
+        """Check (or install) what it needs. Raises StartError."""
 
     def version(self) -> str:
         """What is measured, for the result file."""

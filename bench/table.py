@@ -1,4 +1,4 @@
-"""Runs into results: medians and spread per cell, ratios between systems, as JSON, Markdown and a table on the terminal.
+"""Runs into results: medians, spread and ratios, as JSON, as Markdown and as a table on the terminal.
 
 Pure but for writing the two files; measures nothing.
 """
@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -60,17 +61,27 @@ def _figure(runs: Sequence[Run], name: str) -> Figure:
     return Figure(statistics.median(values), min(values), max(values))
 
 
-def ratios(results: Sequence[CellResult]) -> list[dict[str, object]]:
-    """Each other system's medians divided by Postfix's in the same cell; empty where Postfix was not measured."""
+def ratios(results: Sequence[CellResult]) -> list[dict[str, Any]]:
+    """Each other system's medians divided by Postfix's in the same cell; empty where Postfix was not measured.
+
+    `pairs` has, for each figure, the least and the most quotient of runs that followed each other: a machine whose
+    speed drifts moves both runs of a pair, so a narrow range is a steady ratio even where the figures spread.
+    """
     base = {result.cell.name: result for result in results if result.system == BASE}
-    found: list[dict[str, object]] = []
+    found: list[dict[str, Any]] = []
     for result in results:
         if result.system == BASE or result.cell.name not in base:
             continue
-        other = base[result.cell.name].figures
-        quotients = {name: round(result.figures[name].median / other[name].median, 3) for name in FIGURES}
-        found.append({"cell": result.cell.name, "system": result.system, "to": BASE, **quotients})
+        other = base[result.cell.name]
+        quotients = {name: round(result.figures[name].median / other.figures[name].median, 3) for name in FIGURES}
+        pairs = {name: _pairs(result.runs, other.runs, name) for name in FIGURES}
+        found.append({"cell": result.cell.name, "system": result.system, "to": BASE, **quotients, "pairs": pairs})
     return found
+
+
+def _pairs(runs: Sequence[Run], others: Sequence[Run], name: str) -> list[float]:
+    found = [getattr(run, name) / getattr(other, name) for run, other in zip(runs, others, strict=True)]
+    return [round(min(found), 3), round(max(found), 3)]
 
 
 def as_json(
@@ -81,7 +92,7 @@ def as_json(
     date: str,
     command: str,
     quick: bool,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The whole result; the shape is described in bench/README.md."""
     return {
         "date": date,
@@ -116,7 +127,7 @@ def _run_as_json(run: Run) -> dict[str, object]:
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in shown.items()}
 
 
-def write(result: Mapping[str, object], results: Sequence[CellResult], out: Path) -> None:
+def write(result: Mapping[str, Any], results: Sequence[CellResult], out: Path) -> None:
     """Write the JSON file and, beside it, the Markdown table."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")
@@ -139,9 +150,14 @@ def rows(results: Sequence[CellResult]) -> list[tuple[str, ...]]:
             found.append((cell.describe(), result.system + mark, *texts))
         for result in members:
             if entry := quotients.get((cell.name, result.system)):
-                times = (f"× {entry[name]:.2f}" for name in FIGURES)
+                times = (_times(entry, name) for name in FIGURES)
                 found.append((cell.describe(), f"{result.system} / {entry['to']}", *times))
     return found
+
+
+def _times(entry: Mapping[str, Any], name: str) -> str:
+    least, most = entry["pairs"][name]
+    return f"× {entry[name]:.2f}" + (f" ({least:.2f} to {most:.2f})" if least != most else "")
 
 
 def _text(figure: Figure, digits: int) -> str:
@@ -150,23 +166,24 @@ def _text(figure: Figure, digits: int) -> str:
     return f"{figure.median:,.{digits}f} ({figure.least:,.{digits}f} to {figure.most:,.{digits}f})"
 
 
-def as_markdown(result: Mapping[str, object], results: Sequence[CellResult]) -> str:
+def as_markdown(result: Mapping[str, Any], results: Sequence[CellResult]) -> str:
     """The table for the README, with what it was measured on."""
-    machine, versions = result["machine"], result["versions"]
-    assert isinstance(machine, dict) and isinstance(versions, dict)  # noqa: S101 - as_json built them
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---|--:|--:|--:|--:|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows(results)]
-    runs = max(len(entry.runs) for entry in results)
-    quality = "Quick look, not to be quoted. " if result["quick"] else ""
-    lines += [
-        "",
-        f"{quality}Medians of {runs} (least to most), durable before 250 in both, unsigned mail; generator and sink on the same "
-        f"{machine['cores']} cores ({machine['cpu']}, {machine['system']}, Linux {machine['kernel']}, "
-        f"{machine['filesystem']}, Python {machine['python']}). {', '.join(versions.values())}. {str(result['date'])[:10]}, "
-        f"`{result['command']}`.",
-        "",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _conditions(result, max(len(entry.runs) for entry in results)), ""])
+
+
+def _conditions(result: Mapping[str, Any], runs: int) -> str:
+    """What a reader must know before quoting a figure."""
+    machine = result["machine"]
+    place = f"{machine['cores']} cores ({machine['cpu']}, {machine['system']}, Linux {machine['kernel']}, "
+    place += f"{machine['filesystem']}, Python {machine['python']})"
+    quality = "A quick look, not to be quoted. " if result["quick"] else ""
+    versions = ", ".join(result["versions"].values())
+    return (
+        f"{quality}Medians of {runs} (least to most), durable before 250 in both, unsigned mail, generator and "
+        f"sink on the same {place}. {versions}. {result['date'][:10]}, `{result['command']}`."
+    )
 
 
 def show(results: Sequence[CellResult], console: Console) -> None:

@@ -1,21 +1,21 @@
 """Readable SMTP dialogues: files of lines that are said, replies that must come, and what must be stored.
 
-    # comment
-    door submission             which door to call (default mx)
-    set max_recipients=2        a setting of the door, before the first line that talks
-    from 127.0.0.2              our own address
-    C: EHLO client.test         say a line (CR LF is added); consecutive lines go out in one packet
-    C! half a line              say exactly this: \\r \\n \\0 \\t \\\\ and \\xNN are octets
-    C*3 RCPT TO:<{n}@x.test>    say a line three times, {n} counting from 1
-    S: 250 2.1.0                the next reply begins with this (a reply of several lines is one reply)
-    S+ PIPELINING               some line of that reply is this, after its code
-    S- AUTH                     no line of that reply begins with this
-    starttls                    start TLS
-    auth alice wonderland       AUTH PLAIN, which must succeed
-    closed                      the server hangs up
-    stored 1                    so many mails were stored in all
-    content Subject: hello      the last mail stored contains this
-    envelope alice@example.test bob@far.test     sender (<> for none) and recipients of the last mail stored
+# comment
+door submission             which door to call (default mx)
+set max_recipients=2        a setting of the door, before the first line that talks
+from 127.0.0.2              our own address
+C: EHLO client.test         say a line (CR LF is added); consecutive lines go out in one packet
+C! half a line              say exactly this: \\r \\n \\0 \\t \\\\ and \\xNN are octets
+C*3 RCPT TO:<{n}@x.test>    say a line three times, {n} counting from 1
+S: 250 2.1.0                the next reply begins with this (a reply of several lines is one reply)
+S+ PIPELINING               some line of that reply is this, after its code
+S- AUTH                     no line of that reply begins with this
+starttls                    start TLS
+auth alice wonderland       AUTH PLAIN, which must succeed
+closed                      the server hangs up
+stored 1                    so many mails were stored in all
+content Subject: hello      the last mail stored contains this
+envelope alice@example.test bob@far.test     sender (<> for none) and recipients of the last mail stored
 """
 
 import asyncio

@@ -125,7 +125,7 @@ def queue_ls(
     recipient: Annotated[str, typer.Option("--to", help="Only this recipient.")] = "",
     tag: Annotated[str, typer.Option(help="Only this tag.")] = "",
     before: Annotated[str, typer.Option(help="Continue a list: the id that it ended with.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 50,
     url: UrlOption = "",
     api_key: KeyOption = "",
     data: DataOption = DATA,
@@ -134,7 +134,7 @@ def queue_ls(
     """List messages, newest first."""
     from sternpost_cli.queue import list_messages
 
-    filters = {"state": state, "sender": sender, "recipient": recipient, "tag": tag, "before": before}
+    filters = {"state": state, "from": sender, "to": recipient, "tag": tag, "before": before}
     list_messages(_target(url, api_key, data), output, filters=filters, limit=limit)
 
 

@@ -49,7 +49,6 @@ def call(
     path: str,
     *,
     json: object | None = None,
-    content: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     params: Sequence[tuple[str, str]] = (),
 ) -> Any:
@@ -61,7 +60,6 @@ def call(
             method,
             target.url + path,
             json=json,
-            content=content,
             params=list(params),
             headers={"Authorization": f"Bearer {target.api_key}", **(headers or {})},
             timeout=REQUEST_SECONDS,

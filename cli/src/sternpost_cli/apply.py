@@ -7,7 +7,13 @@ from pathlib import Path
 
 from sternpost_runtime.subjects import Service
 
-from sternpost_cli.configuration import ConfigurationError, compile_manifests, publish_compiled, write_ca_file
+from sternpost_cli.configuration import (
+    ConfigurationError,
+    compile_manifests,
+    publish_compiled,
+    quiet_logging,
+    write_ca_file,
+)
 from sternpost_cli.datadir import DataDir, DataError
 from sternpost_cli.output import EXIT_FAILURE, EXIT_USAGE, Output, fail, show_json
 from sternpost_cli.ports import PortError, read_ports
@@ -27,6 +33,7 @@ class Result:
 
 def run_apply(manifests: Path, data_root: Path, output: Output, *, allow_removal: bool, dry_run: bool) -> None:
     """Compile, and publish unless it is a dry run. Ends the program on every problem, before anything changed."""
+    quiet_logging()
     data = DataDir(data_root.absolute())
     if not data.broker_config.exists():
         fail(f"{data.root} is not the data directory of a platform: start one with `sternpost up`", EXIT_USAGE)

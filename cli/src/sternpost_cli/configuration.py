@@ -13,8 +13,9 @@ from sternpost_operator.publish import Published, PublishError, publish
 from sternpost_operator.state import StateError, load_state, save_state
 from sternpost_runtime.bootstrap import BootstrapError, BootstrapSettings, bootstrap
 from sternpost_runtime.bus import Bus, BusError
+from sternpost_runtime.logs import setup_logging
 from sternpost_runtime.sealed import KEY_OCTETS, generate_keypair, public_key_of
-from sternpost_runtime.settings import BusSettings
+from sternpost_runtime.settings import BusSettings, ServiceSettings
 from sternpost_runtime.subjects import Service
 
 from sternpost_cli.datadir import DataDir, DataError, write_private
@@ -117,6 +118,11 @@ def write_ca_file(data: DataDir, compiled: Compiled) -> None:
     """The doors' certificates in one file: a self-signed one is its own authority."""
     chains = [item.chain_pem.decode("ascii") for item in compiled.resources if isinstance(item, Certificate)]
     write_private(data.ca_file, "".join(chains))
+
+
+def quiet_logging() -> None:
+    """The bus's own log lines from error up: on a terminal the rest only repeats what the command says."""
+    setup_logging("cli", ServiceSettings(log_level="error", log_format="console"))
 
 
 async def _connect(ports: Ports, password: str) -> Bus:

@@ -36,7 +36,8 @@ def important(line: str) -> str | None:
             return None
         if not isinstance(entry, dict) or str(entry.get("level", "")).lower() not in _LEVELS_SHOWN:
             return None
-        detail = entry.get("error") or entry.get("reason") or ""
+        *_, last = str(entry.get("exception") or "").rstrip().rpartition("\n")
+        detail = entry.get("error") or entry.get("reason") or last
         return f"{entry.get('event', 'error')}{f': {detail}' if detail else ''}"
     if found := _BROKER_TROUBLE.search(line):
         return found[2]

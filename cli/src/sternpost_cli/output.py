@@ -21,6 +21,10 @@ EXIT_NOT_FOUND = 4
 """What was asked for does not exist, or belongs to another tenant."""
 
 
+PIPED_COLUMNS = 10_000
+"""Where the output is no terminal a row stays on one line, for grep and awk."""
+
+
 class Output(StrEnum):
     """The forms of a result."""
 
@@ -45,7 +49,9 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: 
     for row in rows:
         table.add_row(*(Text(clean(cell)) for cell in row))
     console = Console()
-    console.print(table, soft_wrap=not console.is_terminal)
+    if not console.is_terminal:
+        console.width = PIPED_COLUMNS
+    console.print(table)
 
 
 def clean(text: str) -> str:

@@ -59,5 +59,4 @@ def cancel_message(target: Target, output: Output, identifier: str) -> None:
     if output is Output.JSON:
         show_json(answer)
     else:
-        state = answer.get("state") or answer.get("status") if isinstance(answer, dict) else ""
-        print(f"{identifier}: {clean(str(state)) if state else 'cancel requested'}")
+        print(f"{identifier}: {clean(str(answer['status']))}; `sternpost trace {identifier}` tells what came of it")

@@ -1,5 +1,6 @@
 """`sternpost send`: hand one message to the HTTP API."""
 
+import base64
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,16 +44,14 @@ def send_raw(target: Target, output: Output, *, file: Path, sender: str, to: lis
         fail(f"{file} cannot be read: {error.strerror}", EXIT_USAGE)
     if b"\r\n" not in octets:
         octets = octets.replace(b"\n", b"\r\n")
-    headers = {"Content-Type": "message/rfc822"}
-    if idempotency_key:
-        headers["Idempotency-Key"] = idempotency_key
-    params = [("from", sender), *(("to", address) for address in to)]
-    _show(call(target, "POST", "/v1/messages/raw", content=octets, headers=headers, params=params), output)
+    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+    body = {"from": sender, "to": to, "content": base64.b64encode(octets).decode("ascii")}
+    _show(call(target, "POST", "/v1/messages/raw", json=body, headers=headers), output)
 
 
 def _show(answer: Any, output: Output) -> None:
     if output is Output.JSON:
         show_json(answer)
         return
-    show_table(("id", "state"), [(str(answer.get("id", "")), str(answer.get("state") or answer.get("status") or ""))])
+    show_table(("id", "status"), [(str(answer.get("id", "")), str(answer.get("status", "")))])
     print(f"follow it: sternpost trace {answer.get('id', '')}")

@@ -22,6 +22,7 @@ from sternpost_cli.configuration import (
     ensure_keys,
     prepare_broker,
     publish_compiled,
+    quiet_logging,
     variables,
     write_ca_file,
 )
@@ -55,6 +56,7 @@ def say(text: str) -> None:
 def run_up(manifests: Path, data_root: Path, *, with_sink: bool, environ: Mapping[str, str] | None = None) -> int:
     """Run the platform; its exit code: 0 after an orderly stop, 1 when it did not come up."""
     started = time.monotonic()
+    quiet_logging()
     known = dict(os.environ if environ is None else environ)
     data = DataDir(data_root.absolute())
     try:

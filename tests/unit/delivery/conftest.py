@@ -1,15 +1,11 @@
-"""Delivery runs on uvloop; its TLS and transports differ from asyncio's own, so what uses sockets is tested on both."""
+"""Delivery runs on uvloop; its TLS and transports differ from asyncio's own, so its tests run on both."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 
-import pytest
 import uvloop
 
 
-@pytest.fixture(
-    scope="module", params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"]
-)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Read by pytest-asyncio."""
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

@@ -331,9 +331,13 @@ MAX_ENCODED = 4 * 1024
 
 def decode_text(value: bytes) -> str:
     """An unstructured value (RFC 2047 encoded words) as a person reads it; never fails, cut to 255 characters."""
-    value = value[:MAX_ENCODED]
+    return _clean(decode_words(value[:MAX_ENCODED]))
+
+
+def decode_words(value: bytes) -> str:
+    """A value with its encoded words decoded and everything that was hidden in them: not fit for display."""
     if b"=?" not in value:
-        return _display(value)
+        return value.decode("utf-8", "replace")
     parts: list[str] = []
     at = 0
     value = _BETWEEN_WORDS.sub(rb"\1", value)  # space between encoded words is not text (RFC 2047 §6.2)
@@ -341,7 +345,7 @@ def decode_text(value: bytes) -> str:
         parts += (value[at : word.start()].decode("utf-8", "replace"), _decode_word(word))
         at = word.end()
     parts.append(value[at:].decode("utf-8", "replace"))
-    return _clean("".join(parts))
+    return "".join(parts)
 
 
 def _decode_word(word: re.Match[bytes]) -> str:

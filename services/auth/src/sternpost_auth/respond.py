@@ -41,7 +41,8 @@ class Responder:
         guessable = check.kind is CredentialKind.SMTP_PASSWORD
         if not self._failures.may_try(request.client, check.login, self._clock(), guessable=guessable):
             telemetry.limited(check.kind)
-            return UNAVAILABLE  # the right password may be among the tries: 454 and 503 are true, 535 and 401 would not be
+            # The right password may be among the tries: 454 and 503 are true, 535 and 401 would not be.
+            return UNAVAILABLE
         started = time.perf_counter()
         try:
             fits = await self._compare(check)

@@ -51,14 +51,19 @@ async def main(settings: Settings, stop: Stop) -> None:
     await health.serve(settings.health_host, settings.health_port)
     await watch.start()
 
-    smtp = SmtpServer(
-        settings, spool=spool, identify=identify, config=lambda: watch.config, certificates=certificates
-    )
+    smtp = SmtpServer(settings, spool=spool, identify=identify, config=lambda: watch.config, certificates=certificates)
     http: HttpServer | None = None
     if "smtp" in settings.doors:
         await smtp.start()
     if "http" in settings.doors:
-        deps = HttpDeps(spool=spool, identify=identify, config=lambda: watch.config, bus=bus, settings=settings)
+        deps = HttpDeps(
+            spool=spool,
+            identify=identify,
+            config=lambda: watch.config,
+            bus=bus,
+            settings=settings.http,
+            hostname=settings.hostname,
+        )
         http = HttpServer(create_app(deps), settings)
         await http.start()
     settle_gc()

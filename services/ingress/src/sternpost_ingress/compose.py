@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 from sternpost_mail.address import AddressError, parse_address
-from sternpost_mail.headers import decode_text, read_header
+from sternpost_mail.headers import decode_words, read_header
 
 MAX_RECIPIENTS = 1000
 """To, Cc and Bcc together; the SMTP doors take as many (RFC 5321 §4.5.3.1.8 asks for at least 100)."""
@@ -44,7 +44,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
 _MIME_NAME = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
 _CONTENT_TYPE = re.compile(rf"({_MIME_NAME})/({_MIME_NAME})(?:; ?charset=\"?([A-Za-z0-9_.:-]{{1,40}})\"?)?")
-_CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]{1,200}")
+_CONTENT_ID = re.compile(r"[A-Za-z0-9+_.@-]{1,200}")
 _PLAIN_PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
 
 _OURS = {
@@ -225,7 +225,7 @@ def _hides_control(value: str) -> bool:
                 octets = base64.b64decode(padded).decode("latin-1")
             except ValueError:
                 continue  # not base64: no reader decodes it
-        if re.search(r"[\x00-\x1f\x7f]", octets) or _CONTROL.search(decode_text(word[0].encode("utf-8", "replace"))):
+        if re.search(r"[\x00-\x1f\x7f]", octets) or _CONTROL.search(decode_words(word[0].encode("utf-8", "replace"))):
             return True
         if re.search("\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]", octets):  # C1 controls and U+2028, U+2029 as UTF-8
             return True
@@ -268,6 +268,8 @@ def parse_mailbox(text: str) -> Mailbox:
 
 @lru_cache(maxsize=8192)
 def _address(text: str) -> str:
+    if "=?" in text:
+        raise ValueError("is no email address: an encoded word cannot stand in one")
     try:
         valid = validate_email(
             text,
@@ -321,7 +323,7 @@ def _check_attachments(draft: Draft, errors: list[FieldError]) -> None:
             errors.append(FieldError(f"{field}.content_type", "multipart and message parts cannot be attached"))
         if part.content_id:
             if not _CONTENT_ID.fullmatch(part.content_id):
-                errors.append(FieldError(f"{field}.content_id", "must be 1 to 200 of letters, digits and . _ - @"))
+                errors.append(FieldError(f"{field}.content_id", "must be 1 to 200 letters, digits and + _ . @ -"))
             elif part.content_id in ids:
                 errors.append(FieldError(f"{field}.content_id", "is used twice"))
             elif draft.html is None:

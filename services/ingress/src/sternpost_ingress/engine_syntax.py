@@ -51,7 +51,7 @@ class MailCommand:
 
 def parse_helo(argument: bytes) -> str:
     """The name in EHLO or HELO; it is shown in the Received field, so only characters that stay harmless there pass."""
-    name = argument.strip()
+    name = argument.strip(b" ")
     if not _HELO.fullmatch(name):
         raise SyntaxRefused(501, "5.5.2", "A host name or an address literal is needed")
     return name.decode("ascii")

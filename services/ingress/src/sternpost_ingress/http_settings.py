@@ -13,7 +13,7 @@ class HttpSettings(BaseModel):
     max_body_octets: int = Field(
         default=50 * MIB,
         ge=1024,
-        description="largest request body; 50 MiB of JSON hold 37 MiB of attachments, or a raw mail as large as SMTP takes",
+        description="largest request body; in JSON it holds 37 MiB of attachments, raw it is what the SMTP doors take",
     )
     max_mail_octets: int = Field(
         default=50 * MIB, ge=1024, description="largest mail as it goes out, as the SMTP doors"

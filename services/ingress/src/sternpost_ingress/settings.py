@@ -8,14 +8,15 @@ from pydantic_settings import SettingsConfigDict
 from sternpost_runtime.settings import CommaSeparated, ServiceSettings
 
 from sternpost_ingress.engine_types import EngineLimits
+from sternpost_ingress.http_settings import HttpSettings
 
 MIB = 1024 * 1024
 
 
 class Settings(ServiceSettings):
-    """The environment of this service: `STERNPOST_INGRESS_<FIELD>`."""
+    """The environment of this service: `STERNPOST_INGRESS_<FIELD>`, and `STERNPOST_INGRESS_HTTP__<FIELD>` for HTTP."""
 
-    model_config = SettingsConfigDict(env_prefix="STERNPOST_INGRESS_")
+    model_config = SettingsConfigDict(env_prefix="STERNPOST_INGRESS_", env_nested_delimiter="__")
 
     doors: CommaSeparated = Field(
         default=("smtp", "http"), description="which doors this process opens: smtp, http, or both"
@@ -31,6 +32,7 @@ class Settings(ServiceSettings):
     submissions_port: int = Field(default=2465, ge=0, le=65535, description="TCP port of submissions (465, TLS)")
     http_host: str = Field(default="127.0.0.1", description="address that the HTTP door listens on; 0.0.0.0 in a pod")
     http_port: int = Field(default=8080, ge=0, le=65535, description="TCP port of the HTTP API; 0 takes any free one")
+    http: HttpSettings = Field(default=HttpSettings(), description="limits of the HTTP door")
     sealed_key_file: str = Field(
         default="",
         description="file with this service's private key (32 octets, or 64 hexadecimal digits) that opens sealed TLS "

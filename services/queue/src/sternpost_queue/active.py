@@ -1,6 +1,7 @@
 """The bounded active set: jobs in memory, by site, fair between tenants, then between lanes. Pure; time is given.
 
-Knows nothing of NATS or workers. A site here is a way to a set of hosts: the same hosts under another rule are another site.
+Knows nothing of NATS or workers. A site here is a way to a set of hosts: the same hosts under another rule are another
+site.
 """
 
 from collections import deque
@@ -153,7 +154,10 @@ class Site:
         tenant = self._tenants.get(name)
         if tenant is None:
             tenant = self._tenants[name] = _Tenant()
-            self._turns.append(name)
+            if front:
+                self._turns.appendleft(name)
+            else:
+                self._turns.append(name)
         tenant.push(job, front=front)
         self.count += 1
         self.bytes += job.size
@@ -194,8 +198,8 @@ class Site:
     def session_size(self, most: int) -> int:
         """How many mails the next session should carry.
 
-        Enough to fill SESSION_SECONDS, because a session has costs of its own; more where the backlog asks for it; but a
-        slow site's mails are spread over the sessions that it may have.
+        Enough to fill SESSION_SECONDS, because a session has costs of its own; more where the backlog asks for it; but
+        a slow site's mails are spread over the sessions that it may have.
         """
         filled = int(SESSION_SECONDS / self.mail_seconds) or 1
         spread = -(-self.count // max(self.max_sessions - self.running, 1))
@@ -223,7 +227,7 @@ class ActiveLimits:
     site_share: float = 0.25
     """Part of either that one site may hold when the set is full and the site is slow."""
     slow_after: float = 30.0
-    """Seconds; a site that needs longer to drain what it holds is slow, and its surplus is parked when others need room."""
+    """Seconds; a site that needs longer to drain what it holds is slow: its surplus is parked when others need room."""
 
 
 class ActiveSet:
@@ -259,6 +263,8 @@ class ActiveSet:
     def put_back(self, jobs: list[ActiveJob]) -> None:
         """Jobs that were popped and not sent: they keep their turn."""
         for job in reversed(jobs):
+            # A site without jobs and sessions is forgotten, which may have happened while these were looked up.
+            job.site = self.sites.setdefault(job.site.key, job.site)
             job.site.push(job, front=True)
             self._ready[job.site.key] = None
 
@@ -274,7 +280,7 @@ class ActiveSet:
             self._ready[site.key] = None
 
     def startable(self, now: float) -> Iterator[Site]:
-        """Sites that may start a session now, each once; those that may not are forgotten until something wakes them."""
+        """Sites that may start a session now, each once; those that may not wait until something wakes them."""
         for key in list(self._ready):
             site = self.sites[key]
             if site.may_start(now):

@@ -1,17 +1,15 @@
 """Writes delivery status notifications: RFC 3464 reports in an RFC 6522 multipart, honouring RFC 3461. Pure.
 
-The null sender is never answered. Everything that comes from outside (replies, addresses, ENVID) is made safe for a header.
+The null sender is never answered. Everything that comes from outside (replies, addresses, ENVID) is made safe for a
+header.
 """
 
 import re
+import textwrap
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.generator import BytesGenerator
-from email.message import EmailMessage
-from email.policy import SMTP
 from email.utils import format_datetime
 from enum import StrEnum
-from io import BytesIO
 
 from sternpost_mail.envelope import Mail, Ret
 from sternpost_mail.reply import make_reply
@@ -20,6 +18,8 @@ MAX_RETURNED = 50_000
 """Octets of the original that a report returns in full (Postfix's figure); a larger one returns its header only."""
 MAX_HEADER_RETURNED = 32_000
 """Octets of the original's header that are returned."""
+MAX_FIELD = 900
+"""Characters of one field of a report; a line of a mail has 998 octets (RFC 5322 §2.1.1)."""
 
 
 class Action(StrEnum):
@@ -44,7 +44,7 @@ class Report:
 
 
 def status_of(report: Report) -> str:
-    """RFC 3464 §2.3.4 Status: the reply's enhanced code where it agrees with the action, else the class's general one."""
+    """RFC 3464 §2.3.4 Status: the reply's enhanced code where it agrees with the action, else its general one."""
     if report.action in (Action.DELIVERED, Action.RELAYED):
         return "2.0.0"
     digit = "4" if report.action is Action.DELAYED or report.expired else "5"
@@ -61,28 +61,35 @@ def status_of(report: Report) -> str:
 def make_report(
     mail: Mail, content: bytes, reports: list[Report], *, hostname: str, now_ms: int, message_id: str
 ) -> bytes:
-    """The octets of the notification for one mail. `content` is the original (or its beginning, for a large one)."""
+    """The octets of the notification for one mail.
+
+    `content` is the whole original, or empty where it could not be read. The status part is always ASCII; the returned
+    original and an SMTPUTF8 sender's address are not where they were not before.
+    """
     worst = next((r for r in reports if r.action is Action.FAILED), reports[0])
-    outer = EmailMessage(policy=SMTP)
     moment = datetime.fromtimestamp(now_ms / 1000, UTC)
-    outer["From"] = f"Mail Delivery System <MAILER-DAEMON@{hostname}>"
-    outer["To"] = f"<{_safe(mail.envelope.sender)}>"
-    outer["Subject"] = _SUBJECTS[worst.action]
-    outer["Date"] = format_datetime(moment)
-    outer["Message-ID"] = f"<{message_id}@{hostname}>"
-    outer["Auto-Submitted"] = "auto-replied"
-    outer["MIME-Version"] = "1.0"
     boundary = f"report-{message_id}"
-    outer["Content-Type"] = f'multipart/report; report-type=delivery-status; boundary="{boundary}"'
-    head = _octets(outer)
+    head = [
+        f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>",
+        f"To: <{_line(mail.envelope.sender)}>",
+        f"Subject: {_SUBJECTS[worst.action]}",
+        f"Date: {format_datetime(moment)}",
+        f"Message-ID: <{message_id}@{hostname}>",
+        "Auto-Submitted: auto-replied",
+        "MIME-Version: 1.0",
+        "Content-Type: multipart/report; report-type=delivery-status;",
+        f'\tboundary="{boundary}"',
+        "",
+        "",
+    ]
     parts = [
-        _part("text/plain; charset=utf-8", _explain(mail, reports, hostname).encode()),
-        _part("message/delivery-status", _status(mail, reports, hostname, moment).encode("utf-8", "replace")),
+        _part("text/plain; charset=utf-8", _explain(mail, reports, hostname).encode("utf-8", "replace")),
+        _part("message/delivery-status", _status(mail, reports, hostname, moment).encode("ascii")),
         _returned(mail, content),
     ]
     line = f"--{boundary}".encode()
     body = b"".join(line + b"\r\n" + part + b"\r\n" for part in parts)
-    return head + body + line + b"--\r\n"
+    return "\r\n".join(head).encode("utf-8", "replace") + body + line + b"--\r\n"
 
 
 _SUBJECTS = {
@@ -98,25 +105,22 @@ def _part(content_type: str, body: bytes) -> bytes:
     return b"Content-Type: " + content_type.encode() + b"\r\n" + encoding + b"\r\n" + body
 
 
-def _octets(message: EmailMessage) -> bytes:
-    out = BytesIO()
-    BytesGenerator(out, policy=SMTP).flatten(message)
-    text = out.getvalue()
-    return text if text.endswith(b"\r\n\r\n") else text.rstrip(b"\r\n") + b"\r\n\r\n"
-
-
 def _explain(mail: Mail, reports: list[Report], hostname: str) -> str:
-    lines = [f"This is the mail system at {hostname}.", ""]
+    lines = [f"This is the mail system at {hostname}."]
     for report in reports:
-        address = _safe(mail.envelope.recipients[report.recipient].address)
+        address = _line(mail.envelope.recipients[report.recipient].address)
         if report.action is Action.FAILED and report.expired:
-            lines.append(f"<{address}>: could not be delivered in time; the last answer was: {_safe(report.reply)}")
+            lines += ["", f"<{address}>", "could not be delivered in time; the last answer was:"]
         elif report.action is Action.FAILED:
-            lines.append(f"<{address}>: was refused: {_safe(report.reply)}")
+            lines += ["", f"<{address}>", "was refused:"]
         elif report.action is Action.DELAYED:
-            lines.append(f"<{address}>: is delayed and still being tried; the last answer was: {_safe(report.reply)}")
+            lines += ["", f"<{address}>", "is delayed and still being tried; the last answer was:"]
         else:
-            lines.append(f"<{address}>: was handed to a system that sends no further report: {_safe(report.reply)}")
+            lines += ["", f"<{address}>", "was handed to a system that sends no further report:"]
+        reply = _line(report.reply) or "(none)"
+        lines += textwrap.wrap(
+            reply, 72, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+        )  # a line of 72 characters stays below 998 octets, whatever they are
     return "\r\n".join([*lines, "", "The mail's own header, or all of it, is attached.", ""])
 
 
@@ -124,25 +128,26 @@ def _status(mail: Mail, reports: list[Report], hostname: str, moment: datetime) 
     envelope = mail.envelope
     lines = [f"Reporting-MTA: dns; {hostname}"]
     if envelope.envid:
-        lines.append(f"Original-Envelope-Id: {_safe(envelope.envid)}")
+        lines.append(f"Original-Envelope-Id: {_field(_from_xtext(envelope.envid))}")
     arrival = datetime.fromtimestamp(mail.accepted_ms / 1000, UTC)
     lines += [f"Arrival-Date: {format_datetime(arrival)}", ""]
     for report in reports:
         recipient = envelope.recipients[report.recipient]
-        kind = "rfc822" if recipient.address.isascii() else "utf-8"  # RFC 6533 §3
         if recipient.orcpt:
-            lines.append(f"Original-Recipient: {_safe(recipient.orcpt)}")
+            kind, _, address = recipient.orcpt.partition(";")
+            lines.append(f"Original-Recipient: {_field(kind)}; {_address(kind, _from_xtext(address))}")
+        kind = "rfc822" if recipient.address.isascii() else "utf-8"
         lines += [
-            f"Final-Recipient: {kind}; {_safe(recipient.address)}",
+            f"Final-Recipient: {kind}; {_address(kind, recipient.address)}",
             f"Action: {report.action}",
             f"Status: {status_of(report)}",
         ]
         if report.remote:
-            lines.append(f"Remote-MTA: dns; {_safe(report.remote.split(' ')[0])}")
+            lines.append(f"Remote-MTA: dns; {_field(report.remote.split(' ')[0])}")
         if re.match(r"\d{3} ", report.reply):
-            lines.append(f"Diagnostic-Code: smtp; {_safe(report.reply)}")
+            lines.append(f"Diagnostic-Code: smtp; {_field(report.reply)}")
         elif report.reply:
-            lines.append(f"Diagnostic-Code: x-sternpost; {_safe(report.reply)}")
+            lines.append(f"Diagnostic-Code: x-sternpost; {_field(report.reply)}")
         lines.append(f"Last-Attempt-Date: {format_datetime(moment)}")
         if report.will_retry_until_ms:
             until = datetime.fromtimestamp(report.will_retry_until_ms / 1000, UTC)
@@ -152,14 +157,41 @@ def _status(mail: Mail, reports: list[Report], hostname: str, moment: datetime) 
 
 
 def _returned(mail: Mail, content: bytes) -> bytes:
-    full = mail.envelope.ret is not Ret.HDRS and mail.size <= MAX_RETURNED and len(content) == mail.size
-    if full:
-        return _part("message/rfc822", content)
     end = content.find(b"\r\n\r\n")
     header = content[: end + 2] if end >= 0 else content
-    return _part("text/rfc822-headers", header[:MAX_HEADER_RETURNED])
+    international = not header.isascii()  # RFC 6532: such a header is no message/rfc822
+    if mail.envelope.ret is not Ret.HDRS and mail.size <= MAX_RETURNED and len(content) == mail.size:
+        return _part("message/global" if international else "message/rfc822", content)
+    if len(header) > MAX_HEADER_RETURNED:
+        header = header[: header.rfind(b"\r\n", 0, MAX_HEADER_RETURNED) + 2]  # whole lines only
+    return _part("message/global-headers" if international else "text/rfc822-headers", header)
 
 
-def _safe(text: str) -> str:
+def _line(text: str) -> str:
     """One line without control characters: what a remote said must not become a header of ours."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)[:900].strip()
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)[:MAX_FIELD].strip()
+
+
+def _field(text: str) -> str:
+    """The same in ASCII, for the status part."""
+    return _NOT_ASCII.sub(_embedded, _line(text))[:MAX_FIELD]
+
+
+def _address(kind: str, address: str) -> str:
+    """An address of the status part: international ones in the ASCII form of RFC 6533 §3 (utf-8-addr-xtext)."""
+    if kind.lower() == "utf-8" and not address.isascii():
+        return _NOT_QUCHAR.sub(_embedded, _line(address))
+    return _field(address)
+
+
+def _embedded(match: re.Match[str]) -> str:
+    return f"\\x{{{ord(match.group()):X}}}"
+
+
+_NOT_ASCII = re.compile(r"[^\x20-\x7e]")
+_NOT_QUCHAR = re.compile(r"[^\x21-\x2a\x2c-\x3c\x3e-\x5b\x5d-\x7e]")
+
+
+def _from_xtext(text: str) -> str:
+    """RFC 3461 §4: xtext is for the SMTP command only, a report shows what it stands for."""
+    return re.sub(r"\+([0-9A-F]{2})", lambda match: chr(int(match.group(1), 16)), text) if text.isascii() else text

@@ -1,4 +1,4 @@
-"""Takes records from SPOOL and DEFER, keeps them ours while work on them goes on, and acknowledges them when all is done.
+"""Takes records from SPOOL and DEFER, keeps them ours while work on them goes on, acknowledges them when all is done.
 
 Decides nothing about mail: `expand` says what each recipient needs, `dispatch` and `settle` do it.
 """
@@ -6,12 +6,12 @@ Decides nothing about mail: `expand` says what each recipient needs, `dispatch` 
 import asyncio
 import time
 from collections.abc import Coroutine, Iterable
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from cachetools import TTLCache
 from sternpost_mail.dispatch import SiteAnswer
-from sternpost_mail.envelope import DeferredMail, SpoolRecord
+from sternpost_mail.envelope import DeferredMail, Mail, SpoolRecord
 from sternpost_mail.route import Action
 from sternpost_runtime.bus import Bus, BusError, Delivery, NoAnswer, Puller
 from sternpost_runtime.codec import (
@@ -41,7 +41,7 @@ from sternpost_queue.dispatch import Dispatcher
 from sternpost_queue.expand import Fate, Step, expand, route_of, smart_site
 from sternpost_queue.journal import Journal, now_ms
 from sternpost_queue.recover import Known, Recovery, remember
-from sternpost_queue.schedule import expiry_ms
+from sternpost_queue.schedule import expiry_ms, is_too_late
 from sternpost_queue.settings import Settings
 from sternpost_queue.settle import PARK_POLICY, Settler
 
@@ -54,7 +54,7 @@ PULL_WAIT = 2.0
 FULL_WAIT = 0.02
 """Seconds between looks whether the active set has room again."""
 DOUBT_MS = 120_000
-"""Records stored up to this long before we, or the broker, started may have been in somebody's hands: they are looked up."""
+"""Records stored up to this long before we, or the broker, started may have been in hands: they are looked up."""
 HOLDS_WAIT = 1.0
 """Seconds for workers to say what they hold."""
 SITE_TIMEOUT = 20.0
@@ -66,14 +66,19 @@ DEFER_LEVEL = 0.8
 class Ticket:
     """One record in our hands."""
 
-    __slots__ = ("delivery", "key", "mails", "open")
+    __slots__ = ("delivery", "key", "oldest_ms", "open", "returned", "stored_ms")
 
     def __init__(self, key: str, delivery: Delivery) -> None:
         self.key = key
         self.delivery = delivery
+        self.returned = delivery.subject.startswith("due.")
+        """It waited with the broker before."""
+        self.stored_ms = delivery.stored_ms
         self.open = 0
-        """Mails that are not through."""
-        self.mails: list[ActiveMail] = []
+        """Mails that are not through; not kept here, for a finished mail's content must not wait for the last one."""
+        self.oldest_ms = delivery.stored_ms
+        """When the oldest of its mails was accepted."""
+        delivery.payload = b""  # read; it would double what the mails hold
 
 
 class Consumer:
@@ -100,6 +105,8 @@ class Consumer:
         self._sites: TTLCache[str, SiteAnswer] = TTLCache(settings.sites_cached, 300)
         self._asking: dict[str, asyncio.Task[SiteAnswer]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pending_mails = 0
+        self._pending_octets = 0
         self._started_ms = now_ms()
         self._defer_full = False
         self.settler: Settler
@@ -115,6 +122,18 @@ class Consumer:
         """Records in our hands."""
         return len(self._tickets)
 
+    @property
+    def _is_full(self) -> bool:
+        """Whether no more may be taken; mails that wait for an answer on their way into the set count as well."""
+        active, limits = self._active, self._active.limits
+        return (
+            active.jobs + self._pending_mails >= limits.mails or active.octets + self._pending_octets >= limits.octets
+        )
+
+    def _pend(self, mails: list[Mail], sign: int) -> None:
+        self._pending_mails += sign * len(mails)
+        self._pending_octets += sign * sum(len(mail.content) for mail in mails)
+
     # --- loops, each a task of the process ---------------------------------------------------------------------------
 
     async def run_lane(self, lane: str) -> None:
@@ -122,7 +141,7 @@ class Consumer:
         puller = self._bus.puller(STREAM_SPOOL, spool_consumer(lane))
         await self._config.ready.wait()
         while True:
-            while self._active.is_full or self._defer_full or not self.dispatcher.workers:
+            while self._is_full or self._defer_full or not self.dispatcher.workers:  # noqa: ASYNC110
                 await asyncio.sleep(FULL_WAIT)
             for delivery in await self._fetch(puller, self._settings.pull_records):
                 self._take(delivery)
@@ -132,7 +151,7 @@ class Consumer:
         puller = self._bus.puller(STREAM_DEFER, CONSUMER_DUE)
         await self._config.ready.wait()
         while True:
-            while self._active.is_full or not self.dispatcher.workers:
+            while self._is_full or not self.dispatcher.workers:  # noqa: ASYNC110 - see above
                 await asyncio.sleep(FULL_WAIT)
             for delivery in await self._fetch(puller, self._settings.due_records):
                 self._take(delivery)
@@ -143,7 +162,7 @@ class Consumer:
             await asyncio.sleep(BEAT_PERIOD)
             for ticket in list(self._tickets.values()):
                 await ticket.delivery.in_progress()
-            oldest = min((m.mail.accepted_ms for t in self._tickets.values() for m in t.mails), default=now_ms())
+            oldest = min((ticket.oldest_ms for ticket in self._tickets.values()), default=now_ms())
             telemetry.OLDEST.set(max(now_ms() - oldest, 0) / 1000)
 
     async def run_levels(self) -> None:
@@ -186,10 +205,10 @@ class Consumer:
         known = self._tickets.get(key)
         if known is not None:  # the broker forgot that we have it: only the way to acknowledge it is new
             known.delivery = delivery
+            delivery.payload = b""
             return
         ticket = self._tickets[key] = Ticket(key, delivery)
-        source = "due" if delivery.subject.startswith("due.") else "spool"
-        telemetry.jobs_taken(source, len(mails))
+        telemetry.jobs_taken("due" if ticket.returned else "spool", len(mails))
         if self._in_doubt(delivery, mails):
             self._spawn(self._recover(ticket, mails))
         else:
@@ -206,6 +225,7 @@ class Consumer:
 
     async def _recover(self, ticket: Ticket, mails: list[DeferredMail]) -> None:
         telemetry.RECOVERED.inc()
+        self._pend([item.mail for item in mails], 1)
         waiting = {item.mail.id: item for item in mails}
         while held := await self._held(set(waiting)):  # a worker still has some of them: its events will tell
             log.info("record_still_held", record=ticket.key, mails=len(held))
@@ -217,10 +237,11 @@ class Consumer:
                 break
             except BusError:
                 await asyncio.sleep(0.5)
-        known = remember(events, {item.mail.id: item.attempts for item in mails})
+        known = remember(events, {item.mail.id: item.attempts for item in mails}, ticket.stored_ms)
         for item in mails:
             if known[item.mail.id].attempted:
                 await self._control.doubt(item.mail.id)
+        self._pend([item.mail for item in mails], -1)
         self._enter(ticket, mails, known)
 
     async def _held(self, mails: set[str]) -> set[str]:
@@ -229,13 +250,13 @@ class Consumer:
         return held & mails
 
     def _enter(self, ticket: Ticket, mails: list[DeferredMail], known: dict[str, Known]) -> None:
-        present = now_ms()
+        present = max(now_ms(), ticket.stored_ms)  # a moment that came by the broker's clock has come
         ticket.open = 1  # ours, until every mail was looked at
         for item in mails:
             active = ActiveMail(item.mail, item.record_id, ticket, item.attempts)
             active.delay_reported = item.delay_reported
             active.last_reply = item.last_reply
-            ticket.mails.append(active)
+            ticket.oldest_ms = min(ticket.oldest_ms, item.mail.accepted_ms)
             ticket.open += 1
             active.open_jobs = 1
             past = known.get(item.mail.id)
@@ -291,10 +312,12 @@ class Consumer:
 
     def _send(self, active: ActiveMail, step: Step, present: int) -> None:
         mail = active.mail
-        if active.attempts and present >= expiry_ms(step.retry, mail.accepted_ms, mail.expires_ms):
-            replies = dict.fromkeys(step.recipients, active.last_reply)
-            self._step(active, self.settler.expire(active, replies))
-            return
+        if cast(Ticket, active.ticket).returned:
+            expires = expiry_ms(step.retry, mail.accepted_ms, mail.expires_ms, mail.not_before_ms)
+            if is_too_late(now_ms=present, expires_ms=expires):
+                reason = active.last_reply or "never tried, its site had no room for it"
+                self._step(active, self.settler.expire(active, dict.fromkeys(step.recipients, reason)))
+                return
         rule = step.rule
         if rule is not None and rule.action is Action.SMART_HOST:
             self._admit(active, step, smart_site(rule))
@@ -310,7 +333,11 @@ class Consumer:
         if task is None:
             task = self._asking[step.domain] = asyncio.get_running_loop().create_task(self._ask_site(step.domain))
             task.add_done_callback(lambda _: self._asking.pop(step.domain, None))
-        answer = await task
+        self._pend([active.mail], 1)
+        try:
+            answer = await task
+        finally:
+            self._pend([active.mail], -1)
         self._admit(active, step, answer.name)
 
     async def _ask_site(self, domain: str) -> SiteAnswer:
@@ -348,8 +375,7 @@ class Consumer:
 
     def mail_finished(self, mail: ActiveMail) -> None:
         """Nothing of this mail is open in its record."""
-        ticket = mail.ticket
-        assert isinstance(ticket, Ticket)
+        ticket = cast(Ticket, mail.ticket)
         if mail.mail.content_ref and not mail.moved and _is_sole_carrier(mail):
             self._spawn(self._forget_content(mail.mail.content_ref))
         self._mail_through(ticket)
@@ -372,7 +398,10 @@ class Consumer:
 
     async def _set_aside(self, delivery: Delivery, reason: str) -> None:
         await self._journal.hold(reason, delivery.subject, delivery.payload, f"{delivery.subject}-{delivery.seq}")
-        await delivery.term()
+        try:
+            await delivery.term()
+        except BusError:
+            return  # it comes again and is set aside again, under the same id
         log.error("record_set_aside", reason=reason, subject=delivery.subject, seq=delivery.seq)
 
     async def _forget_content(self, name: str) -> None:
@@ -395,7 +424,7 @@ class Consumer:
     async def drain(self, seconds: float) -> None:
         """Wait for what is being written, at most so long."""
         deadline = time.monotonic() + seconds
-        while self._tasks and time.monotonic() < deadline:
+        while self._tasks and time.monotonic() < deadline:  # noqa: ASYNC110 - at shutdown only, against a deadline
             await asyncio.sleep(0.05)
 
 

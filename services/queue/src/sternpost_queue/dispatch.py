@@ -123,7 +123,7 @@ class Dispatcher:
         """Start nothing more and wait for running sessions, at most so long."""
         self._stopping = True
         deadline = time.monotonic() + seconds
-        while (self._sessions or self._tasks) and time.monotonic() < deadline:
+        while (self._sessions or self._tasks) and time.monotonic() < deadline:  # noqa: ASYNC110 - at shutdown only, against a deadline
             await asyncio.sleep(0.05)
 
     def admit(self, job: ActiveJob) -> None:
@@ -219,6 +219,7 @@ class Dispatcher:
     def _forget(self, session: _Session) -> bool:
         if self._sessions.pop(session.id, None) is None:
             return False
+        self._suspects.discard(session.id)
         session.site.running -= 1
         session.worker.sessions.discard(session.id)
         session.worker.octets -= session.octets
@@ -235,18 +236,18 @@ class Dispatcher:
         worker = self._workers.get(beat.worker)
         if worker is not None:
             held = set(beat.sessions)
+            self._suspects -= held
             for identifier in [s for s in worker.sessions if s not in held]:
                 self._suspect(self._sessions.get(identifier))
         self.look()
 
     def _suspect(self, session: _Session | None) -> None:
-        """A session that its living worker does not hold: its result was lost, or it never arrived. Twice seen is so."""
+        """A session that its living worker does not hold: its result was lost, or it never came. Twice seen is so."""
         if session is None:
             return
         if session.id not in self._suspects:
             self._suspects.add(session.id)
             return
-        self._suspects.discard(session.id)
         log.warning("session_vanished", worker=session.worker.id, site=session.site.name)
         if self._forget(session):
             self._spawn(self._look_up(list(session.jobs.values())))
@@ -333,7 +334,15 @@ class Dispatcher:
                 for index in job.recipients
                 if (job.mail.mail.id, index, attempt) in told
             }
-            if results or set(job.recipients) <= known[job.mail.mail.id].finished:
+            finished = known[job.mail.mail.id].finished
+            open_ones = [
+                (index, address)
+                for index, address in zip(job.recipients, job.addresses, strict=True)
+                if index in results or index not in finished
+            ]
+            job.recipients = tuple([index for index, _ in open_ones])
+            job.addresses = tuple([address for _, address in open_ones])
+            if results or not open_ones:
                 self._active.remove(job)
                 await self._settler.settle(job, results)
             else:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sternpost_mail.address import AddressError, parse_domain
 from sternpost_mail.config import Config
 from sternpost_mail.dispatch import Route
 from sternpost_mail.envelope import Mail
@@ -53,14 +54,15 @@ def expand(mail: Mail, recipients: Iterable[int], config: Config, client: str = 
     Recipients of one rule with smart hosts share a step whatever their domains are; direct ones are grouped by domain.
     """
     rules = config.rules_of(mail.tenant)
-    sender = mail.envelope.sender
+    sender = _as_compared(mail.envelope.sender)
     found: dict[tuple[str, str, Fate], tuple[RelayRule | None, list[int], list[str]]] = {}
     for index in recipients:
         address = wire_address(mail.envelope.recipients[index].address, config)
-        rule = find_rule(rules, MailTraits(sender, address, mail.identity, mail.tags, client)) if rules else None
+        compared = _as_compared(address)
+        rule = find_rule(rules, MailTraits(sender, compared, mail.identity, mail.tags, client)) if rules else None
         fate = _FATES[rule.action] if rule is not None else Fate.SEND
         smart = rule is not None and rule.action is Action.SMART_HOST
-        domain = "" if smart or fate is not Fate.SEND else address.rpartition("@")[2].lower()
+        domain = "" if smart or fate is not Fate.SEND else compared.rpartition("@")[2].lower()
         key = (rule.name if rule is not None else "", domain, fate)
         group = found.get(key)
         if group is None:
@@ -81,6 +83,17 @@ _FATES = {
     Action.HOLD: Fate.HOLD,
     Action.DISCARD: Fate.DISCARD,
 }
+
+
+def _as_compared(address: str) -> str:
+    """The address with its domain in A-labels, as rules are written: no rule is evaded by another spelling."""
+    local, at, domain = address.rpartition("@")
+    if domain.isascii():
+        return address
+    try:
+        return f"{local}{at}{parse_domain(domain)}"
+    except AddressError:
+        return address  # the door let it in; its attempt will tell what is wrong with it
 
 
 def wire_address(address: str, config: Config) -> str:

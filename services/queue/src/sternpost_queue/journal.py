@@ -1,7 +1,7 @@
-"""What the queue writes to the broker: decisions into EVENTS, waiting mail into DEFER, reports into SPOOL, the rest into HELD.
+"""What the queue writes: decisions into EVENTS, waiting mail into DEFER, reports into SPOOL, the rest into HELD.
 
-Each function returns when its record is durable. Temporary trouble with the broker is waited out here, by the same id, so a
-caller sees success or the end of the process, never a lost decision.
+Each function returns when its record is durable. Temporary trouble with the broker is waited out here, by the same id,
+so a caller sees success or the end of the process, never a lost decision.
 """
 
 import asyncio
@@ -104,7 +104,7 @@ class Journal:
         return await self._defers.put(waiting)
 
     async def report(self, mail: Mail, identifier: str) -> None:
-        """A report of ours into the spool, as mail of its own. A repeat under the same identifier is the same report."""
+        """A report of ours into the spool, as mail of its own. A repeat under the same identifier is the same one."""
         record = SpoolRecord(identifier, (mail,))
         await self._store(spool_subject(mail.lane, identifier), encode_spool_record(record), identifier)
 

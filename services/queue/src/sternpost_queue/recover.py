@@ -1,4 +1,4 @@
-"""What EVENTS already says of a record that came a second time: so that nobody gets a mail twice and no end is told twice.
+"""What EVENTS already says of a record that came a second time: nobody gets a mail twice and no end is told twice.
 
 `remember` is pure; `Recovery` reads.
 """
@@ -6,7 +6,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sternpost_mail.events import Event, EventKind, OutcomeKind
+from sternpost_mail.events import Event, EventKind, OutcomeKind, Result
 from sternpost_mail.states import FINAL, State
 from sternpost_runtime.bus import Bus
 from sternpost_runtime.codec import CodecError, decode_event_batch
@@ -28,11 +28,13 @@ class Known:
     """Failed for now, and nothing tells whether the retry was already stored."""
 
 
-def remember(events: Iterable[Event], attempts: dict[str, int]) -> dict[str, Known]:
+def remember(events: Iterable[Event], attempts: dict[str, int], stored_ms: int = 0) -> dict[str, Known]:
     """What the events say of the mails in `attempts` (mail id to the attempts that the record in hand knows of).
 
-    Deferrals that happened before the record in hand was written are its own past, not its future: an event of an attempt
-    that the record already counts is skipped, except where it is final.
+    Deferrals that happened before the record in hand was written are its own past, not its future: an event of an
+    attempt that the record already counts is skipped, except where it is final. Parking and schedules count no attempt,
+    so there the time tells: the broker never returns a record before its moment, hence a moment later than `stored_ms`
+    (when the record in hand was stored, 0 where none is in hand) belongs to a later record.
     """
     found: dict[str, Known] = {mail: Known() for mail in attempts}
     for event in sorted(events, key=lambda e: e.at_ms):
@@ -49,7 +51,7 @@ def remember(events: Iterable[Event], attempts: dict[str, int]) -> dict[str, Kno
                     known.refused[index] = result.reply
                 else:
                     known.attempted.add(index)
-            elif event.kind is EventKind.DECISION and newer and result.state in _MOVED:
+            elif event.kind is EventKind.DECISION and _is_elsewhere(event, result, newer, stored_ms):
                 known.finished.add(index)
     for known in found.values():
         known.attempted -= known.finished
@@ -58,7 +60,14 @@ def remember(events: Iterable[Event], attempts: dict[str, int]) -> dict[str, Kno
     return found
 
 
-_MOVED = frozenset({State.DEFERRED, State.SCHEDULED, State.HELD})
+_MOVED = frozenset({State.DEFERRED, State.SCHEDULED, State.QUEUED})
+
+
+def _is_elsewhere(event: Event, result: Result, newer: bool, stored_ms: int) -> bool:
+    """Whether a decision says that the recipient went from the record in hand to another."""
+    if result.state is State.HELD:
+        return event.at_ms >= stored_ms  # a record stored after that is the held one, released
+    return result.state in _MOVED and (newer or (stored_ms > 0 and result.next_attempt_ms > stored_ms))
 
 
 class Recovery:

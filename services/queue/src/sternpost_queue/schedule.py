@@ -36,9 +36,18 @@ def retry_moment_ms(
     return min(moment, max(expires_ms, now_ms + 1000))
 
 
-def expiry_ms(policy: RetryPolicy, accepted_ms: int, expires_ms: int) -> int:
-    """The end of a mail's life: its own, or the route's when that is earlier."""
-    return min(expires_ms, accepted_ms + int(policy.lifetime * 1000))
+def expiry_ms(policy: RetryPolicy, accepted_ms: int, expires_ms: int, not_before_ms: int = 0) -> int:
+    """The end of a mail's life: its own, or the route's when that is earlier, which runs from when it may be sent."""
+    return min(expires_ms, max(accepted_ms, not_before_ms) + int(policy.lifetime * 1000))
+
+
+LAST_CHANCE_MS = 15 * 60_000
+"""A mail whose time is up gets one last attempt; one that comes back later than this after its end gets none."""
+
+
+def is_too_late(*, now_ms: int, expires_ms: int) -> bool:
+    """Whether a mail that comes back is not tried once more. Parking can keep it away from its last moment for long."""
+    return now_ms >= expires_ms + LAST_CHANCE_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
-from sternpost_mail.envelope import DeferredMail, Door, Envelope, Facts, Lane, Mail, Recipient, Ret, SpoolRecord
+from sternpost_mail.envelope import DeferRecord, DeferredMail, Door, Envelope, Facts, Lane, Mail, Recipient
 from sternpost_mail.events import EventKind, OutcomeKind, Result
 from sternpost_mail.retry import DEFAULT_RETRY, RetryPolicy
 from sternpost_mail.states import State
 from sternpost_runtime.bus import Bus, BusError
-from sternpost_runtime.codec import encode_facts, encode_spool_record
+from sternpost_runtime.codec import encode_defer_record, encode_facts
+from sternpost_runtime.subjects import due_subject
 
 from sternpost_queue import telemetry
 from sternpost_queue.active import ActiveJob, ActiveMail
@@ -64,7 +65,7 @@ class Settler:
         """Whatever follows from a job's results, recipient by recipient. A recipient without result is tried again."""
         mail = job.mail
         present = now_ms()
-        expires = expiry_ms(job.retry, mail.mail.accepted_ms, mail.mail.expires_ms)
+        expires = expiry_ms(job.retry, mail.mail.accepted_ms, mail.mail.expires_ms, mail.mail.not_before_ms)
         groups: dict[Next, list[int]] = {}
         for index in job.recipients:
             groups.setdefault(decide(results.get(index), now_ms=present, expires_ms=expires), []).append(index)
@@ -103,7 +104,7 @@ class Settler:
         deferred = DeferredMail(mail.mail, mail.record_id, tuple(replies), attempts, delay_reported, last)
         moment = await self._journal.wait(Waiting(site, deferred, policy, retry_after, moment_ms, expires))
         if tried or moment_ms:
-            state = State.DEFERRED if tried else State.SCHEDULED
+            state = _waiting_state(mail.mail, attempts, moment)
             results = tuple(
                 dataclasses.replace(make_results(mail.mail, [index], state)[0], reply=reply, next_attempt_ms=moment)
                 for index, reply in replies.items()
@@ -139,11 +140,13 @@ class Settler:
         """Set aside by a rule."""
         telemetry.recipients_decided("hold", len(recipients))
         mail.moved = True
-        kept = mail.mail.envelope.recipients
-        envelope = dataclasses.replace(mail.mail.envelope, recipients=tuple(kept[index] for index in recipients))
-        record = SpoolRecord(mail.record_id, (dataclasses.replace(mail.mail, envelope=envelope),))
+        # As a waiting record, so that the recipients keep the numbers by which EVENTS knows them.
         identifier = f"{mail.mail.id}-{recipients[0]}"
-        await self._journal.hold("rule", f"spool.{mail.mail.lane}.0", encode_spool_record(record), identifier)
+        deferred = DeferredMail(
+            mail.mail, mail.record_id, tuple(recipients), mail.attempts, mail.delay_reported, mail.last_reply
+        )
+        payload = encode_defer_record(DeferRecord(identifier, "held", (deferred,)))
+        await self._journal.hold("rule", due_subject(identifier), payload, identifier)
         await self._end(mail, dict.fromkeys(recipients, f"held by rule {rule}"), State.HELD, OutcomeKind.NONE)
 
     def _close(self, mail: ActiveMail) -> None:
@@ -201,15 +204,15 @@ class Settler:
             return  # a report is never answered with a report
         telemetry.REPORTS.labels(word).inc()
         content = original.content
-        if original.content_ref and original.envelope.ret is not Ret.HDRS:
-            content = await self._header_of(original)
+        if original.content_ref:
+            content = await self._content_of(original)
         indexes = "-".join(str(report.recipient) for report in reports[:20])
         identifier = f"report-{original.id}-{word}-{mail.attempts}-{indexes}"
         report_id = new_id()
         octets = make_report(original, content, reports, hostname=self._hostname, now_ms=now_ms(), message_id=report_id)
         await self._journal.report(_report_mail(original, report_id, octets, self._hostname), identifier)
 
-    async def _header_of(self, original: Mail) -> bytes:
+    async def _content_of(self, original: Mail) -> bytes:
         try:
             return await self._bus.get_object(original.content_ref)
         except BusError as error:
@@ -244,6 +247,12 @@ def _report_mail(original: Mail, report_id: str, octets: bytes, hostname: str) -
         expires_ms=present + REPORT_LIFETIME_MS,
         facts=encode_facts(facts),
     )
+
+
+def _waiting_state(mail: Mail, attempts: int, moment_ms: int) -> State:
+    if attempts:
+        return State.DEFERRED
+    return State.SCHEDULED if moment_ms <= mail.not_before_ms else State.QUEUED
 
 
 def _reply(results: Mapping[int, Result], index: int, default: str) -> str:
