@@ -26,8 +26,8 @@ FRAME_OF_ALL = 0.99
 """Functions that were on the stack nearly always (the main module, the event loop) say nothing and are not listed."""
 NOTES = """\
 The shares under each process are samples of py-spy, not CPU: a thread that waits for the disk counts as well, and a
-process with two threads has two stacks per look. `Runner.run` itself is the event loop in C: waking up, reading sockets,
-running callbacks.
+process with two threads has two stacks per look. `Runner.run` itself is the event loop in C: waking up, reading
+sockets, running callbacks.
 """
 PROCESS_SHARE = 0.02
 """Processes below this share of the CPU get no list of functions."""

@@ -51,7 +51,7 @@ async def running(broker: Broker) -> AsyncIterator[tuple[Settings, Stop]]:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Ask another process's face, over its socket, until it says yes."""
+    """Ask until the answer is yes."""
     async with asyncio.timeout(20):
         while not await holds():  # noqa: ASYNC110 - a port that opens sends no event
             await asyncio.sleep(0.02)

@@ -2,11 +2,15 @@
 
 import socket
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
-from sternpost_cli.ports import HOST, PortError, Ports, check_free, read_ports
+from sternpost_cli.ports import HOST, PortError, Ports, check_free, read_ports, variable_of
+from sternpost_cli.quickstart import first_message
 
 from tests.support.platform import free_ports
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_without_variables_the_ports_are_those_of_the_readme() -> None:
@@ -44,3 +48,15 @@ def test_a_busy_port_gives_one_line_with_the_variable_to_set() -> None:
             "set STERNPOST_SINK_HTTP_PORT to another port"
         )
         check_free(ports, with_sink=False)
+
+
+def test_the_page_on_operations_has_every_port_with_its_variable() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    for name, number in asdict(Ports()).items():
+        assert f"| {number} | `{variable_of(name)}` |" in page
+
+
+def test_the_readme_shows_the_first_message_that_up_prints() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for part in first_message(Path(".sternpost/quickstart.env")).split("\n\n"):
+        assert part in readme

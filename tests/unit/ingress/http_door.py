@@ -13,6 +13,8 @@ from sternpost_mail.config import Config, Domain, build_config
 from sternpost_mail.envelope import Mail
 from sternpost_mail.identity import Identity, Verdict, VerifyReply
 from sternpost_mail.route import Action, Match, RelayRule
+from sternpost_mail.states import State
+from sternpost_mail.timeline import MessageView, RecipientView, TimelineEntry
 from sternpost_runtime.bus import NoAnswer
 
 from tests.unit.ingress.fake_bucket import FakeBucket

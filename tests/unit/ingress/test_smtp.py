@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 from sternpost_ingress.smtp import Session
 from sternpost_ingress.spool import SpoolRefused, Why
 from sternpost_mail.config import EMPTY_CONFIG
@@ -19,6 +20,12 @@ from tests.support.smtp_door import AUTHORITY, HOSTNAME, RunningDoors, make_conf
 
 MAIL = b"MAIL FROM:<a@example.test>\r\nRCPT TO:<b@far.test>\r\nDATA\r\n"
 TEXT = b"From: a@example.test\r\n\r\nhello\r\n.\r\n"
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that serves in production: it calls protocols in another order than asyncio's own."""
+    return uvloop.EventLoopPolicy()
 
 
 class Client:

@@ -105,10 +105,11 @@ class Reception:
 class Session(asyncio.Protocol):
     """One connection. It is the engine's `Host`: the policy's answers in the form of replies."""
 
-    def __init__(self, reception: Reception, door: Door, *, implicit_tls: bool, address: str = "") -> None:
+    def __init__(self, reception: Reception, door: Door, *, address: str = "", counted: bool = False) -> None:
+        """`address` is the client's where a PROXY header told it; `counted`: `ClientLimits.enter` was asked already."""
         self._reception = reception
         self._door = door
-        self._implicit_tls = implicit_tls
+        self._counted = counted
         self._address = address
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -141,20 +142,23 @@ class Session(asyncio.Protocol):
             reason = "leaving"
         elif len(reception.sessions) >= reception.settings.max_sessions:
             reason = "sessions"
-        else:
+        elif not self._counted:
             reason = reception.clients.enter(self._address, self._loop.time())
-        if reason or (self._implicit_tls and reception.certificates.default is None):
-            telemetry.connection_refused(reason or "no-certificate")
+        if reason:
+            telemetry.connection_refused(reason)
             self._turn_away(reason)
             return
         self._admitted = True
         reception.sessions.add(self)
         telemetry.connection_opened(self._door)
-        if self._implicit_tls:
-            self._engine.state = State.HANDSHAKE
-            self._cold = reception.spawn(self._start_tls())
+        if transport.get_extra_info("ssl_object") is not None:
+            self._engine.tls_started()
         else:
             self._engine.tls_offered = reception.certificates.default is not None
+        delay = reception.settings.banner_delay_seconds
+        if delay:
+            self._loop.call_later(delay, self._greet)
+        else:
             self._greet()
 
     def data_received(self, data: bytes) -> None:
@@ -185,6 +189,8 @@ class Session(asyncio.Protocol):
         self._engine.lost()
         if self._cold is not None and self._engine.state is State.CLOSED:
             self._cold.cancel()
+        if self._counted and not self._admitted:
+            self._reception.clients.leave(self._address)
         if self._admitted:
             self._admitted = False
             self._reception.sessions.discard(self)
@@ -209,23 +215,15 @@ class Session(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _greet(self) -> None:
-        delay = self._reception.settings.banner_delay_seconds
-        if delay:
-            self._loop.call_later(delay, self._greet_now)
-        else:
-            self._greet_now()
-
-    def _greet_now(self) -> None:
         self._engine.greet()
         self._carry_out()
 
     def _turn_away(self, reason: str) -> None:
         assert self._transport is not None  # noqa: S101 - called from connection_made only
         self._engine.state = State.CLOSED
-        if not self._implicit_tls:
-            text = "Shutting down, try again" if reason == "leaving" else "Too many connections, try again later"
-            enhanced = "4.7.0" if reason.startswith("connection") else "4.3.2"
-            self._transport.write(f"421 {enhanced} {text}\r\n".encode())
+        text = "Shutting down, try again" if reason == "leaving" else "Too many connections, try again later"
+        enhanced = "4.7.0" if reason.startswith("connection") else "4.3.2"
+        self._transport.write(f"421 {enhanced} {text}\r\n".encode())
         self._transport.close()
 
     def _carry_out(self) -> None:
@@ -432,9 +430,6 @@ class Session(asyncio.Protocol):
             return
         self._transport = secured
         self._engine.tls_started()
-        if self._implicit_tls:
-            self._engine.state = State.GREETING
-            self._greet()
         self._securing = False
         if self._decrypted:
             data, self._decrypted = self._decrypted, b""

@@ -10,7 +10,7 @@ import socket
 from aiosmtpd.proxy_protocol import AF, V2_CMD, get_proxy
 
 
-class ProxyRefused(Exception):  # noqa: N818 - it is what happened to the connection, not a fault of ours
+class ProxyRefused(Exception):
     """The header is missing, malformed or of an address family that has no client address."""
 
 

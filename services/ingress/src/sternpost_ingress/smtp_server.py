@@ -55,6 +55,8 @@ class SmtpServer:
         self._listeners: list[asyncio.Server] = []
         self._acceptors: list[asyncio.Task[None]] = []
         self._clock: asyncio.Task[None] | None = None
+        self._admitting = 0
+        """Connections that have no session yet."""
 
     async def start(self) -> None:
         """Open the doors. Raises OSError where a port is taken."""
@@ -71,7 +73,7 @@ class SmtpServer:
         log.info("smtp_doors_open", host=settings.smtp_host, **{door.value: port for door, port in self.ports.items()})
 
     async def drain(self, seconds: float) -> None:
-        """Close the doors. Idle sessions hear 421; mails on their way have `seconds` to be answered, then all is cut."""
+        """Close the doors. Idle sessions hear 421; mails on their way have `seconds` for an answer, then all is cut."""
         reception = self.reception
         reception.leaving = True
         for listener in self._listeners:
@@ -97,21 +99,23 @@ class SmtpServer:
 
     async def _open(self, door: Door, port: int) -> int:
         settings = self._settings
-        implicit = door is Door.SUBMISSIONS
         loop = asyncio.get_running_loop()
-        if settings.proxy_networks:
+        if door is Door.SUBMISSIONS or settings.proxy_networks:
             listener = _listen(settings.smtp_host, port)
             bound = int(listener.getsockname()[1])
-            self._acceptors.append(asyncio.create_task(self._accept(listener, door, implicit), name=f"accept-{door}"))
+            self._acceptors.append(asyncio.create_task(self._accept(listener, door), name=f"accept-{door}"))
             return bound
         server = await loop.create_server(
-            lambda: Session(self.reception, door, implicit_tls=implicit), settings.smtp_host, port, backlog=BACKLOG
+            lambda: Session(self.reception, door), settings.smtp_host, port, backlog=BACKLOG
         )
         self._listeners.append(server)
         return int(server.sockets[0].getsockname()[1])
 
-    async def _accept(self, listener: socket.socket, door: Door, implicit: bool) -> None:
-        """Take connections ourselves, so that a PROXY header is read before a session, or TLS, begins."""
+    async def _accept(self, listener: socket.socket, door: Door) -> None:
+        """Take connections ourselves where something comes before the session: a PROXY header, or TLS.
+
+        Both are bounded in number and time, and TLS starts with the certificates of this moment.
+        """
         loop = asyncio.get_running_loop()
         with listener:
             while True:
@@ -122,28 +126,54 @@ class SmtpServer:
                     await asyncio.sleep(0.1)
                     continue
                 connection.setblocking(False)
-                self.reception.spawn(self._admit(connection, plain_address(peer), door, implicit))
+                if self._admitting + len(self.reception.sessions) >= self._settings.max_sessions:
+                    telemetry.connection_refused("sessions")
+                    connection.close()
+                    continue
+                self._admitting += 1
+                self.reception.spawn(self._admit(connection, plain_address(peer), door))
 
-    async def _admit(self, connection: socket.socket, peer: str, door: Door, implicit: bool) -> None:
-        address = peer
-        if in_networks(self._settings.proxy_networks, peer):
-            if len(self.reception.tasks) > self._settings.max_sessions:
-                telemetry.connection_refused("sessions")
-                connection.close()
-                return
-            try:
-                address = await read_proxy(connection, self._settings.proxy_header_seconds) or peer
-            except ProxyRefused as refused:
-                telemetry.connection_refused("proxy")
-                log.warning("proxy_header_refused", peer=peer, reason=str(refused))
-                connection.close()
-                return
+    async def _admit(self, connection: socket.socket, peer: str, door: Door) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Session(self.reception, door, implicit_tls=implicit, address=address), connection
-            )
-        except OSError:
+            address = peer
+            if in_networks(self._settings.proxy_networks, peer):
+                address = await read_proxy(connection, self._settings.proxy_header_seconds) or peer
+            if door is Door.SUBMISSIONS:
+                await self._admit_tls(connection, address)
+            else:
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: Session(self.reception, door, address=address), connection
+                )
+        except ProxyRefused as refused:
+            telemetry.connection_refused("proxy")
+            log.warning("proxy_header_refused", peer=peer, reason=str(refused))
             connection.close()
+        except OSError:  # the client is gone
+            connection.close()
+        finally:
+            self._admitting -= 1
+
+    async def _admit_tls(self, connection: socket.socket, address: str) -> None:
+        reception, loop = self.reception, asyncio.get_running_loop()
+        context = reception.certificates.default
+        refused = "no-certificate" if context is None else reception.clients.enter(address, loop.time())
+        if refused or context is None:
+            telemetry.connection_refused(refused)
+            connection.close()
+            return
+        try:
+            await loop.connect_accepted_socket(
+                lambda: Session(reception, Door.SUBMISSIONS, address=address, counted=True),
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=self._settings.tls_handshake_seconds,
+            )
+        except (OSError, TimeoutError):  # no session was made; ssl.SSLError is an OSError
+            telemetry.tls_started(False)
+            reception.clients.leave(address)
+            connection.close()
+        else:
+            telemetry.tls_started(True)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
