@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sternpost_ingress.engine_types import EngineLimits, State, Traits
 
+from sternpost_ingress.engine_types import EngineLimits, State, Traits
 from tests.unit.ingress.engine_client import EngineClient
 
 # Splits move the moment at which octets arrive, and unauthorized pipelining is about that moment: it has its own tests.

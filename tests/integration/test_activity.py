@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+
 from sternpost_activity.app import run_app
 from sternpost_activity.settings import Settings
 from sternpost_mail.envelope import Door, Envelope, Facts, Lane, Mail, Recipient, SpoolRecord
@@ -28,7 +29,6 @@ from sternpost_runtime.codec import (
 )
 from sternpost_runtime.lifecycle import Stop
 from sternpost_runtime.subjects import ACTIVITY_LIST, ACTIVITY_MESSAGE, Service, event_subject, spool_subject
-
 from tests.support.broker import Broker
 
 

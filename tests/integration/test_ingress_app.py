@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+
 from sternpost_ingress import app
 from sternpost_ingress.settings import Settings
 from sternpost_mail.config import Domain, Generation
@@ -17,7 +18,6 @@ from sternpost_runtime.codec import decode_spool_record, encode_config_entry
 from sternpost_runtime.config import GENERATION_KEY
 from sternpost_runtime.lifecycle import Stop
 from sternpost_runtime.subjects import BUCKET_CONFIG, STREAM_SPOOL, Service
-
 from tests.support.broker import Broker, free_port
 
 DOMAIN = Domain("team-a", "example", "example.test")

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from sternpost_cli.ports import HOST, Ports, variable_of
 from sternpost_cli.probes import broker_ok, http_ok
 from sternpost_cli.quickstart import parse_environment
-
 from tests.support.broker import free_port
 
 QUICKSTART = Path(__file__).resolve().parent.parent.parent / "examples" / "quickstart"

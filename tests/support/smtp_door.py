@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import trustme
+
 from sternpost_ingress.settings import Settings
 from sternpost_ingress.smtp_server import SmtpServer
 from sternpost_ingress.smtp_tls import Certificates

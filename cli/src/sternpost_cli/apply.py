@@ -5,8 +5,6 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sternpost_runtime.subjects import Service
-
 from sternpost_cli.configuration import (
     ConfigurationError,
     compile_manifests,
@@ -18,6 +16,7 @@ from sternpost_cli.datadir import DataDir, DataError
 from sternpost_cli.output import EXIT_FAILURE, EXIT_USAGE, Output, fail, show_json
 from sternpost_cli.ports import PortError, read_ports
 from sternpost_cli.quickstart import parse_environment
+from sternpost_runtime.subjects import Service
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
+
+from sternpost_cli.datadir import DataDir, DataError, write_private
+from sternpost_cli.ports import Ports, variable_of
+from sternpost_cli.programs import broker_url
 from sternpost_mail.config import Certificate
 from sternpost_operator.build import compile_directory
 from sternpost_operator.compile import Compiled, PublicKeys
@@ -17,10 +21,6 @@ from sternpost_runtime.logs import setup_logging
 from sternpost_runtime.sealed import KEY_OCTETS, generate_keypair, public_key_of
 from sternpost_runtime.settings import BusSettings, ServiceSettings
 from sternpost_runtime.subjects import Service
-
-from sternpost_cli.datadir import DataDir, DataError, write_private
-from sternpost_cli.ports import Ports, variable_of
-from sternpost_cli.programs import broker_url
 
 KEY_HOLDERS = ("ingress", "delivery")
 """Services to which secrets are sealed."""

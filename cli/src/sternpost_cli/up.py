@@ -12,9 +12,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sternpost_runtime.broker_config import render
-from sternpost_runtime.subjects import Service
-
 from sternpost_cli.configuration import (
     ConfigurationError,
     access_of,
@@ -41,6 +38,8 @@ from sternpost_cli.programs import (
 )
 from sternpost_cli.quickstart import first_message, places, quickstart_values, render_environment
 from sternpost_cli.supervisor import Supervisor, SupervisorError
+from sternpost_runtime.broker_config import render
+from sternpost_runtime.subjects import Service
 
 BROKER_READY_SECONDS = 60.0
 """How long the broker may take: it reads its streams when it starts, and they may be large."""

@@ -23,8 +23,6 @@ from sternpost_mail.credentials import hash_api_key
 from sternpost_mail.envelope import Lane
 from sternpost_mail.retry import RetryPolicy
 from sternpost_mail.route import Match, RelayRule, SmartHost, seal_context_smart_host
-from sternpost_runtime.sealed import key_id, seal
-
 from sternpost_operator.certificates import CertificateError, KeyPair, is_current, make_self_signed, read_pair
 from sternpost_operator.hashing import hash_password, still_fits
 from sternpost_operator.manifests import (
@@ -52,6 +50,7 @@ from sternpost_operator.secrets import (
     text_of,
 )
 from sternpost_operator.state import Sealed, State
+from sternpost_runtime.sealed import key_id, seal
 
 RELEASE_NAMESPACE = "sternpost"
 """The administrator's namespace, unless the installation says otherwise."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
 from sternpost_mail.address import AddressError, parse_address, parse_domain
 
 MAX_LIST = 1_000

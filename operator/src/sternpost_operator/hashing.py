@@ -2,6 +2,7 @@
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
+
 from sternpost_mail.credentials import (
     ARGON2_HASH_OCTETS,
     ARGON2_LANES,

@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
+
 from sternpost_mail.credentials import API_KEY_MARK, MAX_LOGIN_CHARS
 from sternpost_mail.retry import DEFAULT_RETRY
 from sternpost_mail.route import Action, TlsDemand, TlsMode
-
 from sternpost_operator.fields import (
     MAX_DNS_NAMES,
     MAX_LIST,

@@ -15,7 +15,6 @@ from sternpost_mail.credentials import (
     MAX_SECRET_OCTETS,
     api_key_login,
 )
-
 from sternpost_operator.manifests import (
     USE_LABEL,
     CredentialManifest,

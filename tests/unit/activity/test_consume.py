@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+
 from sternpost_activity import consume
 from sternpost_activity.consume import Projection
 from sternpost_activity.database import DatabaseDown, RowsRefused
@@ -13,7 +14,6 @@ from sternpost_activity.project import Changes
 from sternpost_mail.events import Event, EventBatch
 from sternpost_runtime.bus import NoAnswer
 from sternpost_runtime.codec import encode_event_batch
-
 from tests.unit.activity.build import DELIVERED, event
 
 

@@ -3,11 +3,11 @@
 import itertools
 
 import pytest
+
 from sternpost_activity.app import open_facts
 from sternpost_activity.project import REACHABLE, Changes, Known, project
 from sternpost_mail.events import Event, EventKind, OutcomeKind
 from sternpost_mail.states import FINAL, State
-
 from tests.unit.activity.build import BASE_MS, DEFERRED, DELIVERED, event, facts, mail_id, result
 
 RETRY = result(State.DEFERRED, next_attempt_ms=BASE_MS + 60_000)

@@ -14,6 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select, text
+
 from sternpost_activity.app import open_facts
 from sternpost_activity.database import Database, DatabaseDown, RowsRefused, database_url
 from sternpost_activity.schema import events, messages, metadata, recipients, tags
@@ -22,7 +23,6 @@ from sternpost_activity.store import Deleted, Store
 from sternpost_mail.events import EventKind
 from sternpost_mail.states import State
 from sternpost_mail.timeline import ListQuestion
-
 from tests.unit.activity.build import BASE_MS, DEFERRED, DELIVERED, event, facts, mail_id, result
 
 POSTGRES = os.environ.get("STERNPOST_TEST_POSTGRES_URL", "")

@@ -3,6 +3,7 @@
 import asyncio
 
 from pydantic import SecretStr
+
 from sternpost_auth.app import main
 from sternpost_auth.passwords import hasher
 from sternpost_auth.settings import Settings
@@ -13,7 +14,6 @@ from sternpost_runtime.codec import decode_verify_reply, encode_config_entry, en
 from sternpost_runtime.config import GENERATION_KEY
 from sternpost_runtime.lifecycle import Stop
 from sternpost_runtime.subjects import AUTH_VERIFY, BUCKET_CONFIG, Service
-
 from tests.support.broker import Broker
 
 

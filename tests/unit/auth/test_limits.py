@@ -1,6 +1,7 @@
 """Guessing is slow; nobody locks anybody else out; tables stay small."""
 
 import pytest
+
 from sternpost_auth.limits import FailureCounts, Limits, network_of
 
 LIMITS = Limits(per_login=10, per_client=50, window=300.0, entries=100, trusted=5)

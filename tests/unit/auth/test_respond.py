@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from sternpost_auth.limits import FailureCounts, Limits
 from sternpost_auth.passwords import HashError, OverloadedError, PasswordPool, hasher
 from sternpost_auth.respond import Responder

@@ -1,6 +1,7 @@
 """Which hash answers which question."""
 
 import pytest
+
 from sternpost_auth.verify import DENIED, UNAVAILABLE, Check, api_key_fits, conclude, plan, stored_hash
 from sternpost_mail.config import EMPTY_CONFIG, Credential, CredentialKind, build_config
 from sternpost_mail.credentials import hash_api_key

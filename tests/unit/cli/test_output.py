@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
 from sternpost_cli.__main__ import app
 from sternpost_cli.configuration import Access, ensure_keys, public_keys, variables
 from sternpost_cli.datadir import DataDir, DataError, write_private
@@ -19,7 +21,6 @@ from sternpost_cli.nats_binary import parse_version
 from sternpost_cli.output import clean, describe_problem, show_time
 from sternpost_cli.ports import Ports
 from sternpost_cli.quickstart import first_message, parse_environment, quickstart_values, render_environment
-from typer.testing import CliRunner
 
 ID = "01kb3c9q0zj8s2m4v6x8y0a2c4"
 MESSAGE = {

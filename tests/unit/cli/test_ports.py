@@ -5,9 +5,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+
 from sternpost_cli.ports import HOST, PortError, Ports, check_free, read_ports, variable_of
 from sternpost_cli.quickstart import first_message
-
 from tests.support.platform import free_ports
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -12,6 +12,7 @@ from typing import TypeVar
 import httpx
 import pytest
 import trustme
+
 from sternpost_cli.sink.faults import Action, Fault, Faults, Stage
 from sternpost_cli.sink.http import make_app
 from sternpost_cli.sink.smtp import serve_smtp

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from sternpost_cli.supervisor import (
     RESTART_MAX_SECONDS,
     Program,

@@ -1,6 +1,7 @@
 """What a reply means, as one table."""
 
 import pytest
+
 from sternpost_delivery.classify import OURS_TO_MEND, Stage, classify, judge, retry_after
 from sternpost_mail.outcome import Delivered, PermanentFailure, TemporaryFailure
 from sternpost_mail.reply import Reply, make_reply

@@ -1,6 +1,7 @@
 """Which hosts, how much TLS, which addresses: tables."""
 
 import pytest
+
 from sternpost_delivery.client import read_extensions, stuff_dots
 from sternpost_delivery.policy import (
     Endpoint,

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+
 from sternpost_delivery.resolve import MAX_ADDRESSES, MAX_HOSTS, ResolveFailed, Resolver
 from sternpost_mail.dispatch import Route
 from sternpost_mail.outcome import PermanentFailure, Unreached
 from sternpost_mail.route import SmartHost, TlsDemand
-
 from tests.support.dns_server import REFUSED, SERVFAIL, SILENT, TRUNCATED, DnsServer, Zone, running_dns
 
 LONG = [f"{n} a-rather-long-host-name-{n:03}.mail.example.com." for n in range(12)]

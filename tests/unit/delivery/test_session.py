@@ -4,12 +4,12 @@ import asyncio
 import re
 
 import pytest
+
 from sternpost_delivery.policy import Endpoint
 from sternpost_mail.dispatch import JobRecipient, Route
 from sternpost_mail.envelope import Notify, Ret
 from sternpost_mail.outcome import Delivered, PermanentFailure, TemporaryFailure, Unreached
 from sternpost_mail.route import SmartHost, TlsDemand, TlsMode
-
 from tests.support.smtp_peer import Action, Drop, SmtpPeer, TestAuthority, Wait, ehlo, make_authority, running_peer
 from tests.unit.delivery.factory import CONTENT, World, make_job, route_to, trusting
 

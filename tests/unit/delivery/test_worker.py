@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import pytest
+
 from sternpost_delivery import worker as worker_module
 from sternpost_delivery.worker import Worker
 from sternpost_mail.dispatch import Answer, Beat, Job, SessionResult, SiteSession
@@ -32,7 +33,6 @@ from sternpost_runtime.subjects import (
     result_subject,
     session_subject,
 )
-
 from tests.support.broker import Broker
 from tests.support.smtp_peer import Action, SmtpPeer, Wait, ehlo, running_peer
 from tests.unit.delivery.factory import World, make_job, route_to

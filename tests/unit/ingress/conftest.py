@@ -7,10 +7,10 @@ import httpx
 import pytest
 import structlog
 import structlog.testing
+
 from sternpost_ingress.http import HttpDeps, create_app
 from sternpost_ingress.http_settings import HttpSettings
 from sternpost_ingress.spool import Spool
-
 from tests.unit.ingress.http_door import Open, OpenDoor
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+
 from sternpost_ingress.http_settings import HttpSettings
 from sternpost_ingress.problems import CATALOGUE, TYPE_BASE
 from sternpost_mail.config import Config, Domain, build_config
@@ -16,7 +17,6 @@ from sternpost_mail.route import Action, Match, RelayRule
 from sternpost_mail.states import State
 from sternpost_mail.timeline import MessageView, RecipientView, TimelineEntry
 from sternpost_runtime.bus import NoAnswer
-
 from tests.unit.ingress.fake_bucket import FakeBucket
 
 CONFIG = build_config(

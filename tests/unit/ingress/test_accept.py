@@ -4,6 +4,7 @@ import email
 from dataclasses import replace
 
 import pytest
+
 from sternpost_ingress.accept import (
     MAX_HOPS,
     Client,

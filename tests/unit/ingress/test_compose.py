@@ -10,6 +10,7 @@ from email.message import EmailMessage
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sternpost_ingress.compose import (
     MAX_ATTACHMENTS,
     MAX_HEADERS,

@@ -1,12 +1,12 @@
 """The SMTP engine without a socket: order, text, limits, actions."""
 
 import pytest
+
 from sternpost_ingress.engine import TRANSITIONS
 from sternpost_ingress.engine_types import Authenticate, AuthLine, EngineLimits, Settle, StartTls, State, Traits
 from sternpost_mail.envelope import Notify, Ret
 from sternpost_mail.identity import Identity
 from sternpost_mail.reply import Reply
-
 from tests.unit.ingress.engine_client import ACCEPTED, EngineClient
 
 HEADER = b"From: a@example.test\r\n\r\n"

@@ -1,6 +1,7 @@
 """The syntax of MAIL and RCPT: what is read, what is refused and why."""
 
 import pytest
+
 from sternpost_ingress.engine_syntax import SyntaxRefused, parse_bdat, parse_helo, parse_mail, parse_rcpt
 
 MAIL = [

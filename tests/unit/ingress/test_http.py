@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+
 from sternpost_ingress.http_models import Accepted, MessageModel
 from sternpost_ingress.http_settings import HttpSettings
 from sternpost_ingress.spool import SpoolRefused, Why
@@ -16,7 +17,6 @@ from sternpost_runtime.codec import (
     encode_message_answer,
 )
 from sternpost_runtime.subjects import ACTIVITY_MESSAGE
-
 from tests.unit.ingress.http_door import ID, MAIL, VIEW, Open, OpenDoor, problem
 
 

@@ -4,10 +4,10 @@ import asyncio
 import json
 
 import pytest
+
 from sternpost_ingress.spool import SpoolRefused, Why
 from sternpost_mail.config import build_config
 from sternpost_runtime.bus import OutcomeUnknown
-
 from tests.unit.ingress.http_door import MAIL, RAW, OpenDoor, problem
 
 

@@ -1,6 +1,7 @@
 """Looking up and taking back messages over HTTP."""
 
 import pytest
+
 from sternpost_mail.cancel import CancelReply
 from sternpost_mail.states import State
 from sternpost_mail.timeline import ListAnswer, MessageAnswer, MessageView
@@ -14,7 +15,6 @@ from sternpost_runtime.codec import (
     encode_message_answer,
 )
 from sternpost_runtime.subjects import ACTIVITY_LIST, ACTIVITY_MESSAGE, QUEUE_CANCEL
-
 from tests.unit.ingress.http_door import ID, NOW, VIEW, OpenDoor, problem
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
+
 from sternpost_mail.envelope import Door
 from sternpost_mail.ids import is_id
 from sternpost_runtime.codec import (
     decode_facts,
 )
-
 from tests.unit.ingress.http_door import MAIL, NOW, RAW, OpenDoor, problem
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+
 from sternpost_ingress.idempotency import (
     BUCKETS,
     KEPT_MS,
@@ -26,7 +27,6 @@ from sternpost_ingress.idempotency import (
 )
 from sternpost_runtime.bus import Bus, Conflict
 from sternpost_runtime.subjects import BUCKET_IDEMPOTENCY
-
 from tests.support.broker import Broker
 from tests.unit.ingress.fake_bucket import FakeBucket
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from sternpost_ingress.identify import Identify
 from sternpost_mail.identity import Identity, Verdict, VerifyReply
 from sternpost_runtime.bus import NoAnswer

@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 import uvloop
+
 from sternpost_ingress.smtp import Session
 from sternpost_ingress.spool import SpoolRefused, Why
 from sternpost_mail.config import EMPTY_CONFIG
 from sternpost_mail.envelope import Door
 from sternpost_runtime.bus import OutcomeUnknown
-
 from tests.support.smtp_door import AUTHORITY, HOSTNAME, RunningDoors, make_config, running_doors
 
 MAIL = b"MAIL FROM:<a@example.test>\r\nRCPT TO:<b@far.test>\r\nDATA\r\n"

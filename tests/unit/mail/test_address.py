@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sternpost_mail.address import Address, AddressError, parse_address, parse_domain
 
 LOCAL_64 = "a" * 64

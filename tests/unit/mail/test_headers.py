@@ -6,6 +6,7 @@ import email.policy
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from sternpost_mail.headers import (
     HeaderError,
     HeaderLimits,

@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sternpost_mail.ids import RANDOM_OCTETS, id_time_ms, is_id, make_id
 
 MOMENTS = st.integers(0, 2**48 - 1)

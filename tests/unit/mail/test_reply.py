@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sternpost_mail.reply import MAX_REPLY_TEXT, Reply, make_reply
 
 

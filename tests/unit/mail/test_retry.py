@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sternpost_mail.retry import RetryPolicy
 
 STEADY = RetryPolicy(jitter=0.0)

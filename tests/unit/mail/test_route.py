@@ -1,6 +1,7 @@
 """Which rule decides: order, and what each trait matches."""
 
 import pytest
+
 from sternpost_mail.route import (
     Action,
     MailTraits,

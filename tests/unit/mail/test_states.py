@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sternpost_mail.states import FINAL, MEANING, TRANSITIONS, State, may_follow, render_markdown, summarize
 
 OPEN = frozenset(State) - FINAL

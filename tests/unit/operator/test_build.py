@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from sternpost_mail.config import Certificate, Credential, Domain, build_config
 from sternpost_mail.route import Action, RelayRule, TlsDemand
 from sternpost_operator.build import compile_directory
 from sternpost_operator.hashing import still_fits
 from sternpost_operator.state import State, StateError, load_state, save_state
-
 from tests.unit.operator.samples import KEYS
 
 QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart"

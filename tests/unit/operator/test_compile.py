@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 import trustme
 from cryptography import x509
+
 from sternpost_mail.config import (
     Certificate,
     Credential,
@@ -18,7 +19,6 @@ from sternpost_mail.route import RelayRule, SmartHost, TlsDemand, seal_context_s
 from sternpost_operator.compile import Crypto
 from sternpost_operator.problems import Reason
 from sternpost_runtime.sealed import SealError, open_sealed
-
 from tests.unit.operator.samples import (
     API_KEY,
     DELIVERY_PRIVATE,

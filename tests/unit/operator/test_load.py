@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from sternpost_operator.load import MAX_FILE_OCTETS, load, load_text
 from sternpost_operator.problems import ManifestError
 

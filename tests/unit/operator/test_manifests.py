@@ -1,6 +1,7 @@
 """A manifest that is wrong is refused with its place, its field and what to do."""
 
 import pytest
+
 from sternpost_operator.fields import parse_duration
 from sternpost_operator.load import load_text
 from sternpost_operator.manifests import (
@@ -11,7 +12,6 @@ from sternpost_operator.manifests import (
     parse_manifest,
 )
 from sternpost_operator.problems import ManifestError, Origin
-
 from tests.unit.operator.samples import declare, obj, secret
 
 WRONG = [

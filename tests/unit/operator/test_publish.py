@@ -4,13 +4,13 @@ import asyncio
 import re
 
 import pytest
+
 from sternpost_mail.config import Certificate, Credential, CredentialKind, Domain, Resource
 from sternpost_mail.route import Action, Match, RelayRule
 from sternpost_operator.publish import MassRemovalError, PublishError, config_key, publish
 from sternpost_runtime.bus import Bus, Conflict
 from sternpost_runtime.config import GENERATION_KEY, ConfigWatch
 from sternpost_runtime.subjects import BUCKET_CONFIG, Service
-
 from tests.support.broker import Broker
 
 RESOURCES: tuple[Resource, ...] = (

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sternpost_mail.envelope import Lane
 from sternpost_queue.active import (
     FIRST_GUESS,
@@ -15,7 +16,6 @@ from sternpost_queue.active import (
     ActiveSet,
     Site,
 )
-
 from tests.unit.queue.build import make_job, make_site
 
 TENANTS = ("a", "b", "c")

@@ -8,10 +8,10 @@ from email.message import EmailMessage
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sternpost_mail.address import AddressError, parse_address
 from sternpost_mail.envelope import Mail, Recipient, Ret
 from sternpost_queue.bounce import MAX_HEADER_RETURNED, MAX_RETURNED, Action, Report, make_report, status_of
-
 from tests.unit.queue.build import CONTENT, NOW, make_mail
 
 REFUSED = Report(0, Action.FAILED, "550 5.1.1 no such user")

@@ -1,12 +1,12 @@
 """From a mail to steps: which recipients share a fate and a way."""
 
 import pytest
+
 from sternpost_mail.config import EMPTY_CONFIG, Domain
 from sternpost_mail.dispatch import Route
 from sternpost_mail.retry import DEFAULT_RETRY, RetryPolicy
 from sternpost_mail.route import Action, Match, RelayRule, SmartHost, TlsDemand
 from sternpost_queue.expand import Fate, Step, expand, route_of, smart_site, wire_address
-
 from tests.unit.queue.build import make_config, make_mail
 
 HOSTS = (SmartHost("relay2.example", 587), SmartHost("relay1.example", 2525))

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import pytest
+
 from sternpost_mail.events import Event, EventKind, OutcomeKind, Result
 from sternpost_mail.states import FINAL, State
 from sternpost_queue.recover import remember
-
 from tests.unit.queue.build import NOW
 
 

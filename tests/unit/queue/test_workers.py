@@ -1,6 +1,7 @@
 """Which workers live, who has room, and when a silent one's jobs are nobody's."""
 
 import pytest
+
 from sternpost_mail.dispatch import Beat
 from sternpost_queue.workers import LEASE, LOST_AFTER, SILENT_AFTER, WORKER_OCTETS, Worker, Workers
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sternpost_mail import cancel, config, dispatch, envelope, events, identity, retry, route, states, timeline
 from sternpost_runtime import codec
 from sternpost_runtime.codec import CodecError

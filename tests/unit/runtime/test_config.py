@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import cast
 
 import pytest
+
 from sternpost_mail.config import EMPTY_CONFIG, Config, Domain, Generation, Resource
 from sternpost_runtime.bus import Bus
 from sternpost_runtime.codec import encode_config_entry

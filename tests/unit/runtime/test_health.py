@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+
 from sternpost_runtime import health as module
 from sternpost_runtime.health import Health
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
 from sternpost_runtime.lifecycle import GC_THRESHOLDS, spawn
 
 HEAD = """

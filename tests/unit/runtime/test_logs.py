@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import structlog
+
 from sternpost_runtime.logs import REMOVED, remove_secrets, setup_logging
 from sternpost_runtime.settings import ServiceSettings
 from sternpost_runtime.telemetry import sampled

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
+
 from sternpost_runtime.settings import BusSettings, CommaSeparated, ServiceSettings, load
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
 from sternpost_runtime import telemetry
 from sternpost_runtime.settings import ServiceSettings
 from sternpost_runtime.telemetry import sampled, valid_traceparent

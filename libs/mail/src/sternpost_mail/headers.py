@@ -79,6 +79,8 @@ for _octet in b"fFdDmMsSrR":
     _FIRST[_octet] = _READ
 
 _READ_NAMES = frozenset({b"from", b"date", b"message-id", b"subject", b"received"})
+_SPELLINGS = {name.title(): name for name in _READ_NAMES} | {b"Message-ID": b"message-id", b"MIME-Version": b""}
+"""How most mail writes the names that are read, and a common one that only begins like them."""
 _NOT_IN_NAMES = bytes(octet for octet in range(256) if octet <= 0x20 or octet >= 0x7F)
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 
@@ -144,7 +146,7 @@ def _find(lines: list[bytes]) -> tuple[dict[bytes, list[int]], int]:
     """The line numbers of the fields that are read, by lower-case name, and the number of all fields."""
     found: dict[bytes, list[int]] = {}
     continued = 0
-    first = _FIRST
+    first, known = _FIRST, _SPELLINGS
     for at, line in enumerate(lines):
         kind = first[line[0]]
         if not kind:
@@ -152,13 +154,16 @@ def _find(lines: list[bytes]) -> tuple[dict[bytes, list[int]], int]:
         if kind == _CONTINUES:
             continued += 1
             continue
-        name, colon, _ = line.partition(b":")
-        name = name.lower()
-        if name not in _READ_NAMES:
+        colon = line.find(b":")
+        name = known.get(line[:colon])
+        if name is None and colon > 0:
             # `From :` is a From (RFC 5322 §4.5), and so is any name that a lenient reader might take for one.
-            name = name.translate(None, _NOT_IN_NAMES)
-        if colon and name in _READ_NAMES:
-            found.setdefault(name, []).append(at)
+            name = line[:colon].lower().translate(None, _NOT_IN_NAMES)
+        if name in _READ_NAMES and colon > 0:
+            if name in found:
+                found[name].append(at)
+            else:
+                found[name] = [at]
     return found, len(lines) - continued
 
 

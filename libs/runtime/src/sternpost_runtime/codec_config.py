@@ -6,10 +6,9 @@ Import it through `sternpost_runtime.codec`. Read once per change, so clarity go
 from sternpost_mail.config import Certificate, Credential, CredentialKind, Domain, Generation, Resource
 from sternpost_mail.retry import DEFAULT_RETRY, RetryPolicy
 from sternpost_mail.route import Action, Match, RelayRule, SmartHost, TlsDemand, TlsMode
-from sternpost_wire.v1 import config_pb2
-
 from sternpost_runtime.codec_base import CodecError, Words, decoding, encoding
 from sternpost_runtime.codec_mail import LANES
+from sternpost_wire.v1 import config_pb2
 
 ACTIONS = Words("action", Action)
 TLS_DEMANDS = Words("TLS demand", TlsDemand)

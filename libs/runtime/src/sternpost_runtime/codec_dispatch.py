@@ -15,8 +15,6 @@ from sternpost_mail.dispatch import (
     SiteSession,
 )
 from sternpost_mail.envelope import Ret
-from sternpost_wire.v1 import dispatch_pb2
-
 from sternpost_runtime.codec_base import (
     DECODE_ERRORS,
     ENCODE_ERRORS,
@@ -30,6 +28,7 @@ from sternpost_runtime.codec_base import (
 from sternpost_runtime.codec_config import TLS_DEMANDS, fill_smart_host, read_smart_host
 from sternpost_runtime.codec_event import fill_result, read_result
 from sternpost_runtime.codec_mail import RETS
+from sternpost_wire.v1 import dispatch_pb2
 
 ANSWERS = Words("answer", Answer)
 

@@ -5,9 +5,8 @@ Import it through `sternpost_runtime.codec`. Every mail passes here at least onc
 
 from sternpost_mail.events import Event, EventBatch, EventKind, OutcomeKind, Result
 from sternpost_mail.states import State
-from sternpost_wire.v1 import event_pb2
-
 from sternpost_runtime.codec_base import DECODE_ERRORS, ENCODE_ERRORS, CodecError, Words, does_not_fit, not_a
+from sternpost_wire.v1 import event_pb2
 
 KINDS = Words("kind of event", EventKind)
 STATES = Words("state", State)

@@ -18,8 +18,6 @@ from sternpost_mail.envelope import (
     Ret,
     SpoolRecord,
 )
-from sternpost_wire.v1 import mail_pb2
-
 from sternpost_runtime.codec_base import (
     DECODE_ERRORS,
     ENCODE_ERRORS,
@@ -30,6 +28,7 @@ from sternpost_runtime.codec_base import (
     encoding,
     not_a,
 )
+from sternpost_wire.v1 import mail_pb2
 
 LANES = Words("lane", Lane)
 RETS = Words("RET", Ret)

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
+
 from sternpost_mail.cancel import CancelReply, CancelRequest
 from sternpost_mail.identity import Identity, Verdict, VerifyReply, VerifyRequest
 from sternpost_mail.timeline import ListAnswer, ListQuestion, MessageAnswer, MessageQuestion
-from sternpost_wire.v1 import request_pb2
-
 from sternpost_runtime.codec_base import CodecError, Words, decoding, does_not_fit, encoding
 from sternpost_runtime.codec_mail import LANES
+from sternpost_wire.v1 import request_pb2
 
 VERDICTS = Words("verdict", Verdict)
 

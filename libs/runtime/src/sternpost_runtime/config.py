@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
-from sternpost_mail.config import EMPTY_CONFIG, Config, Generation, Resource, build_config
 
+from sternpost_mail.config import EMPTY_CONFIG, Config, Generation, Resource, build_config
 from sternpost_runtime.bus import Bus
 from sternpost_runtime.codec import CodecError, decode_config_entry
 from sternpost_runtime.subjects import BUCKET_CONFIG

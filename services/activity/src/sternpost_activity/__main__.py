@@ -1,10 +1,9 @@
 """`python -m sternpost_activity`: settings, app, run."""
 
-from sternpost_runtime.lifecycle import run
-from sternpost_runtime.settings import load
-
 from sternpost_activity.app import run_app
 from sternpost_activity.settings import Settings
+from sternpost_runtime.lifecycle import run
+from sternpost_runtime.settings import load
 
 
 def main() -> None:

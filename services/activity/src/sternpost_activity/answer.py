@@ -8,6 +8,10 @@ client to come again.
 
 from typing import Protocol
 
+from sternpost_activity import telemetry
+from sternpost_activity.lag import Progress
+from sternpost_activity.search import Search
+from sternpost_activity.spool_lookup import SpoolLookup
 from sternpost_mail.ids import is_id
 from sternpost_mail.states import State
 from sternpost_mail.timeline import ListAnswer, ListQuestion, MessageAnswer, MessageView
@@ -18,11 +22,6 @@ from sternpost_runtime.codec import (
     encode_message_answer,
 )
 from sternpost_runtime.subjects import ACTIVITY_LIST, ACTIVITY_MESSAGE, STREAM_EVENTS
-
-from sternpost_activity import telemetry
-from sternpost_activity.lag import Progress
-from sternpost_activity.search import Search
-from sternpost_activity.spool_lookup import SpoolLookup
 
 _STATES = frozenset(state.value for state in State)
 

@@ -3,6 +3,16 @@
 import asyncio
 import time
 
+from sternpost_activity import telemetry
+from sternpost_activity.answer import Answers
+from sternpost_activity.consume import Projection
+from sternpost_activity.database import Database, DatabaseDown
+from sternpost_activity.lag import LagWatch, Progress
+from sternpost_activity.retention import keep_deleting
+from sternpost_activity.search import Search
+from sternpost_activity.settings import Settings
+from sternpost_activity.spool_lookup import SpoolLookup
+from sternpost_activity.store import Store
 from sternpost_mail.envelope import Facts
 from sternpost_runtime.bus import Bus, BusError
 from sternpost_runtime.codec import CodecError, decode_facts
@@ -15,17 +25,6 @@ from sternpost_runtime.subjects import (
     STREAM_EVENTS,
     Service,
 )
-
-from sternpost_activity import telemetry
-from sternpost_activity.answer import Answers
-from sternpost_activity.consume import Projection
-from sternpost_activity.database import Database, DatabaseDown
-from sternpost_activity.lag import LagWatch, Progress
-from sternpost_activity.retention import keep_deleting
-from sternpost_activity.search import Search
-from sternpost_activity.settings import Settings
-from sternpost_activity.spool_lookup import SpoolLookup
-from sternpost_activity.store import Store
 
 GROUP = "activity"
 """The queue group of the questions: one of the replicas answers."""

@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from sternpost_mail.events import Event
-from sternpost_runtime.bus import BusError
-from sternpost_runtime.codec import CodecError, decode_event_batch
-
 from sternpost_activity import telemetry
 from sternpost_activity.database import DatabaseDown, RowsRefused
 from sternpost_activity.lag import Progress
 from sternpost_activity.project import Changes
+from sternpost_mail.events import Event
+from sternpost_runtime.bus import BusError
+from sternpost_runtime.codec import CodecError, decode_event_batch
 
 FETCH_SECONDS = 0.5
 """How long one pull waits for records; a stop is seen after this."""

@@ -9,11 +9,11 @@ import json
 from typing import Any
 
 from sqlalchemy import Row, Select, desc, select, text
-from sternpost_mail.states import State
-from sternpost_mail.timeline import ListAnswer, ListQuestion, MessageView, RecipientView, TimelineEntry
 
 from sternpost_activity.database import Database
 from sternpost_activity.schema import NOT_DELIVERED, events, messages, recipients, tags
+from sternpost_mail.states import State
+from sternpost_mail.timeline import ListAnswer, ListQuestion, MessageView, RecipientView, TimelineEntry
 
 MAX_PAGE = 200
 """Messages in one page, whatever was asked for: an answer must fit into one record of the broker."""

@@ -2,9 +2,9 @@
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
-from sternpost_runtime.settings import ServiceSettings
 
 from sternpost_activity.database import database_url
+from sternpost_runtime.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):

@@ -13,14 +13,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ClauseElement
-from sternpost_mail.envelope import Facts
-from sternpost_mail.events import Event
-from sternpost_mail.ids import RANDOM_OCTETS, make_id
-from sternpost_mail.states import FINAL
 
 from sternpost_activity.database import Database
 from sternpost_activity.project import Changes, Known, RecipientRow, project
 from sternpost_activity.schema import POSITION_ROW, events, messages, position, recipients, tags
+from sternpost_mail.envelope import Facts
+from sternpost_mail.events import Event
+from sternpost_mail.ids import RANDOM_OCTETS, make_id
+from sternpost_mail.states import FINAL
 
 LOOKUP_IDS = 5_000
 """Ids in one IN list; SQLite takes 32,766 parameters and PostgreSQL's protocol 32,767."""

@@ -3,9 +3,9 @@ mails."""
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
-from sternpost_runtime.telemetry import sampled
 
 from sternpost_activity.project import Changes
+from sternpost_runtime.telemetry import sampled
 
 log = structlog.get_logger("sternpost.activity")
 

@@ -1,15 +1,14 @@
 """The auth process, wired by hand."""
 
+from sternpost_auth.limits import FailureCounts, Limits
+from sternpost_auth.passwords import PasswordPool
+from sternpost_auth.respond import Responder
+from sternpost_auth.settings import Settings
 from sternpost_runtime.bus import Bus
 from sternpost_runtime.config import ConfigWatch
 from sternpost_runtime.health import Health
 from sternpost_runtime.lifecycle import Stop
 from sternpost_runtime.subjects import AUTH_VERIFY, Service
-
-from sternpost_auth.limits import FailureCounts, Limits
-from sternpost_auth.passwords import PasswordPool
-from sternpost_auth.respond import Responder
-from sternpost_auth.settings import Settings
 
 GROUP = "auth"
 """Replicas share the questions."""

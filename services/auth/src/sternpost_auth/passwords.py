@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
+
 from sternpost_mail.credentials import (
     ARGON2_HASH_OCTETS,
     ARGON2_LANES,

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable
 
-from sternpost_mail.config import Config, CredentialKind
-from sternpost_mail.identity import Verdict, VerifyReply, VerifyRequest
-from sternpost_runtime.codec import decode_verify_request, encode_verify_reply
-
 from sternpost_auth import telemetry
 from sternpost_auth.limits import FailureCounts
 from sternpost_auth.passwords import HashError, OverloadedError, PasswordPool
 from sternpost_auth.verify import UNAVAILABLE, Check, api_key_fits, conclude, plan, stored_hash
+from sternpost_mail.config import Config, CredentialKind
+from sternpost_mail.identity import Verdict, VerifyReply, VerifyRequest
+from sternpost_runtime.codec import decode_verify_request, encode_verify_reply
 
 
 class Responder:

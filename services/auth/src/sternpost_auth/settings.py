@@ -4,6 +4,7 @@ import os
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+
 from sternpost_runtime.settings import ServiceSettings
 
 

@@ -2,6 +2,7 @@
 
 import structlog
 from prometheus_client import Counter, Histogram
+
 from sternpost_mail.config import CredentialKind
 from sternpost_runtime.telemetry import sampled
 

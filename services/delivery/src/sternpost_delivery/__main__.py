@@ -1,10 +1,9 @@
 """`python -m sternpost_delivery`: settings, app, run."""
 
-from sternpost_runtime.lifecycle import Stop, run
-from sternpost_runtime.settings import load
-
 from sternpost_delivery.app import run as run_app
 from sternpost_delivery.settings import Settings
+from sternpost_runtime.lifecycle import Stop, run
+from sternpost_runtime.settings import load
 
 
 def main() -> None:

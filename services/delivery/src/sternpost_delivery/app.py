@@ -4,12 +4,6 @@ import asyncio
 from pathlib import Path
 
 import structlog
-from sternpost_mail.route import SmartHost, seal_context_smart_host
-from sternpost_runtime.bus import Bus, BusError
-from sternpost_runtime.health import Health
-from sternpost_runtime.lifecycle import Stop, settle_gc, spawn
-from sternpost_runtime.sealed import KEY_OCTETS, SealError, open_sealed, public_key_of
-from sternpost_runtime.subjects import Service
 
 from sternpost_delivery.budget import Budget
 from sternpost_delivery.client import make_tls_contexts
@@ -19,6 +13,12 @@ from sternpost_delivery.resolve import Resolver
 from sternpost_delivery.session import ContentUnavailable, Hands, PasswordUnavailable
 from sternpost_delivery.settings import MIB, Settings
 from sternpost_delivery.worker import Worker
+from sternpost_mail.route import SmartHost, seal_context_smart_host
+from sternpost_runtime.bus import Bus, BusError
+from sternpost_runtime.health import Health
+from sternpost_runtime.lifecycle import Stop, settle_gc, spawn
+from sternpost_runtime.sealed import KEY_OCTETS, SealError, open_sealed, public_key_of
+from sternpost_runtime.subjects import Service
 
 log = structlog.get_logger()
 

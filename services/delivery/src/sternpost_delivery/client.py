@@ -16,13 +16,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from sternpost_mail.dispatch import Job
-from sternpost_mail.envelope import Notify
-from sternpost_mail.reply import Reply
-
 from sternpost_delivery.classify import Stage
 from sternpost_delivery.connection import CLOSING_CODE, Connection, ConnectionFailed, TlsFailed, os_reason, tls_reason
 from sternpost_delivery.policy import Endpoint, TlsStep, auth_mechanism, needs_verified, tls_step
+from sternpost_mail.dispatch import Job
+from sternpost_mail.envelope import Notify
+from sternpost_mail.reply import Reply
 
 BULK_OCTETS = 256 * 1024
 """Content up to this size is handed to the kernel in one write; longer content flows in blocks of it, each with its own

@@ -10,9 +10,8 @@ import ssl
 from collections.abc import Sequence
 from typing import cast
 
-from sternpost_mail.reply import Reply
-
 from sternpost_delivery.replies import ReplyError, ReplyReader
+from sternpost_mail.reply import Reply
 
 TIMER_SLACK = 1.0
 """Seconds by which a deadline may be late: it saves moving the timer on every wait."""

@@ -1,11 +1,10 @@
 """What is told of a settled job: the event that EVENTS keeps and the result that the queue hears. Pure."""
 
+from sternpost_delivery.session import Settled
 from sternpost_mail.dispatch import JobResult
 from sternpost_mail.events import Event, EventKind, OutcomeKind, Result
 from sternpost_mail.outcome import Delivered, Outcome, PermanentFailure, TemporaryFailure, Unreached
 from sternpost_mail.states import State
-
-from sternpost_delivery.session import Settled
 
 _KINDS: dict[type[Outcome], OutcomeKind] = {
     Delivered: OutcomeKind.DELIVERED,

@@ -20,11 +20,11 @@ import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 from cachetools import TLRUCache
+
+from sternpost_delivery.policy import Endpoint, endpoints, is_forbidden
 from sternpost_mail.dispatch import Route, SiteAnswer
 from sternpost_mail.outcome import Outcome, PermanentFailure, Unreached
 from sternpost_mail.reply import Reply
-
-from sternpost_delivery.policy import Endpoint, endpoints, is_forbidden
 
 MAX_HOSTS = 5
 """MX hosts tried in one attempt: RFC 5321 §5.1 asks for at least two; a domain with more is protected well enough."""

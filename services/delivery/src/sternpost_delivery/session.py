@@ -9,11 +9,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from dataclasses import dataclass
 
-from sternpost_mail.address import AddressError, parse_address
-from sternpost_mail.dispatch import Job, SiteSession
-from sternpost_mail.outcome import Outcome, PermanentFailure, TemporaryFailure, Unreached
-from sternpost_mail.reply import Reply
-
 from sternpost_delivery.budget import Budget
 from sternpost_delivery.classify import Stage, classify, judge
 from sternpost_delivery.client import (
@@ -32,6 +27,10 @@ from sternpost_delivery.connection import CLOSING_CODE, ConnectionFailed, TlsFai
 from sternpost_delivery.policy import Endpoint, may_fall_back_to_clear, refuse_mail
 from sternpost_delivery.pool import Pool
 from sternpost_delivery.resolve import ResolveFailed, Resolver
+from sternpost_mail.address import AddressError, parse_address
+from sternpost_mail.dispatch import Job, SiteSession
+from sternpost_mail.outcome import Outcome, PermanentFailure, TemporaryFailure, Unreached
+from sternpost_mail.reply import Reply
 
 MAX_LOSSES = 2
 """Connections that may be lost in a row over mails that had begun: one such mail may be the reason itself, two are the

@@ -4,9 +4,9 @@ import re
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
-from sternpost_runtime.settings import CommaSeparated, ServiceSettings
 
 from sternpost_delivery.client import Patience
+from sternpost_runtime.settings import CommaSeparated, ServiceSettings
 
 MIB = 1024 * 1024
 _EHLO_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}|\[[0-9A-Za-z:.]{1,64}\]")

@@ -1,10 +1,10 @@
 """Delivery's metrics and spans, and one function per business event. It decides nothing."""
 
 from prometheus_client import Counter, Gauge, Histogram
-from sternpost_mail.events import OutcomeKind
-from sternpost_runtime.telemetry import MESSAGING_MESSAGE_ID, MESSAGING_SYSTEM, link_from, tracer, tracing_enabled
 
 from sternpost_delivery.session import Settled
+from sternpost_mail.events import OutcomeKind
+from sternpost_runtime.telemetry import MESSAGING_MESSAGE_ID, MESSAGING_SYSTEM, link_from, tracer, tracing_enabled
 
 _LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0)
 

@@ -10,6 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
+
+from sternpost_delivery import telemetry
+from sternpost_delivery.budget import Budget
+from sternpost_delivery.report import attempt_event, job_result
+from sternpost_delivery.session import Hands, SessionRun, Settled
 from sternpost_mail.dispatch import Answer, Beat, Job, JobResult, SessionResult, SiteAnswer, SiteSession
 from sternpost_mail.events import Event, EventBatch
 from sternpost_mail.ids import RANDOM_OCTETS, make_id
@@ -35,11 +40,6 @@ from sternpost_runtime.subjects import (
     result_subject,
     session_subject,
 )
-
-from sternpost_delivery import telemetry
-from sternpost_delivery.budget import Budget
-from sternpost_delivery.report import attempt_event, job_result
-from sternpost_delivery.session import Hands, SessionRun, Settled
 
 log = structlog.get_logger()
 

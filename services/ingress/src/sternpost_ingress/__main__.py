@@ -2,11 +2,10 @@
 
 from functools import partial
 
-from sternpost_runtime.lifecycle import run
-from sternpost_runtime.settings import load
-
 from sternpost_ingress.app import main
 from sternpost_ingress.settings import Settings
+from sternpost_runtime.lifecycle import run
+from sternpost_runtime.settings import load
 
 if __name__ == "__main__":
     settings = load(Settings)

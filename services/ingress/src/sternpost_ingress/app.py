@@ -8,13 +8,6 @@ from pathlib import Path
 
 import structlog
 import uvicorn
-from sternpost_runtime.bus import Bus
-from sternpost_runtime.config import ConfigWatch
-from sternpost_runtime.health import Health
-from sternpost_runtime.lifecycle import Stop, settle_gc, spawn
-from sternpost_runtime.sealed import KEY_OCTETS
-from sternpost_runtime.settings import EXIT_USAGE
-from sternpost_runtime.subjects import Service
 
 from sternpost_ingress.http import HttpDeps, create_app
 from sternpost_ingress.identify import Identify
@@ -22,6 +15,13 @@ from sternpost_ingress.settings import Settings
 from sternpost_ingress.smtp_server import SmtpServer
 from sternpost_ingress.smtp_tls import Certificates
 from sternpost_ingress.spool import Spool
+from sternpost_runtime.bus import Bus
+from sternpost_runtime.config import ConfigWatch
+from sternpost_runtime.health import Health
+from sternpost_runtime.lifecycle import Stop, settle_gc, spawn
+from sternpost_runtime.sealed import KEY_OCTETS
+from sternpost_runtime.settings import EXIT_USAGE
+from sternpost_runtime.subjects import Service
 
 log = structlog.get_logger()
 

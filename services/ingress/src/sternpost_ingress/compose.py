@@ -15,6 +15,7 @@ from email.policy import SMTP
 from functools import lru_cache
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
+
 from sternpost_mail.address import AddressError, parse_address
 from sternpost_mail.headers import decode_words, read_header
 

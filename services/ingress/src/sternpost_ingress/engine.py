@@ -13,10 +13,6 @@ no socket, no clock, no broker and no policy; `Host` answers who is welcome.
 from collections.abc import Callable
 from functools import lru_cache
 
-from sternpost_mail.envelope import Envelope, Recipient
-from sternpost_mail.identity import Identity
-from sternpost_mail.reply import Reply
-
 from sternpost_ingress.engine_syntax import (
     MailCommand,
     SyntaxRefused,
@@ -38,6 +34,9 @@ from sternpost_ingress.engine_types import (
     State,
     Traits,
 )
+from sternpost_mail.envelope import Envelope, Recipient
+from sternpost_mail.identity import Identity
+from sternpost_mail.reply import Reply
 
 _ANYWHERE = (b"NOOP", b"VRFY", b"EXPN", b"HELP")
 

@@ -26,7 +26,7 @@ _ADDR_TYPE = re.compile(r"[A-Za-z0-9-]{1,30}")
 _NOTIFY = {"SUCCESS": Notify.SUCCESS, "FAILURE": Notify.FAILURE, "DELAY": Notify.DELAY}
 
 
-class SyntaxRefused(Exception):  # noqa: N818 - it is what happened to the command, not a fault of ours
+class SyntaxRefused(Exception):
     """A command that cannot be understood or obeyed, with the reply that says why."""
 
     def __init__(self, code: int, enhanced: str, text: str) -> None:

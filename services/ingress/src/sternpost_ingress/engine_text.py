@@ -3,9 +3,8 @@
 Pure. Only CR LF . CR LF ends DATA; any other sequence that some server takes for an end is text, and refused as such.
 """
 
-from sternpost_mail.reply import Reply
-
 from sternpost_ingress.engine_types import Budget, EngineLimits
+from sternpost_mail.reply import Reply
 
 END_OF_DATA = b"\r\n.\r\n"
 STORAGE_BUSY = Reply(452, "4.3.1", "Too much mail is in flight here, try again")

@@ -11,8 +11,6 @@ from typing import Any, Protocol
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
-from sternpost_mail.config import Config
-from sternpost_runtime.subjects import BUCKET_IDEMPOTENCY
 
 from sternpost_ingress import problems
 from sternpost_ingress.http_client import Bodies, Gate, Identify
@@ -23,6 +21,8 @@ from sternpost_ingress.http_settings import HttpSettings
 from sternpost_ingress.idempotency import BucketLike, Idempotency
 from sternpost_ingress.problems import MEDIA_TYPE, ProblemDetails
 from sternpost_ingress.spool import Spool
+from sternpost_mail.config import Config
+from sternpost_runtime.subjects import BUCKET_IDEMPOTENCY
 
 API_VERSION = "1"
 

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from cachetools import LRUCache
 from fastapi import Request
 from starlette.requests import ClientDisconnect
-from sternpost_mail.envelope import Door
-from sternpost_mail.identity import Verdict, VerifyReply
 
 from sternpost_ingress.accept import Client
 from sternpost_ingress.http_settings import HttpSettings
 from sternpost_ingress.problems import Problem
+from sternpost_mail.envelope import Door
+from sternpost_mail.identity import Verdict, VerifyReply
 
 Identify = Callable[[str, str, str], Awaitable[VerifyReply]]
 """`identify(login, secret, client address)`; an API key comes with an empty login."""

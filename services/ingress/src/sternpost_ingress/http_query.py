@@ -5,6 +5,11 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import TypeAdapter
+
+from sternpost_ingress.http_client import Gate
+from sternpost_ingress.http_models import Cancelling, MessageModel, MessagePage
+from sternpost_ingress.http_settings import HttpSettings
+from sternpost_ingress.problems import Problem
 from sternpost_mail.cancel import CancelRequest
 from sternpost_mail.ids import is_id
 from sternpost_mail.states import State
@@ -20,11 +25,6 @@ from sternpost_runtime.codec import (
     encode_message_question,
 )
 from sternpost_runtime.subjects import ACTIVITY_LIST, ACTIVITY_MESSAGE, QUEUE_CANCEL
-
-from sternpost_ingress.http_client import Gate
-from sternpost_ingress.http_models import Cancelling, MessageModel, MessagePage
-from sternpost_ingress.http_settings import HttpSettings
-from sternpost_ingress.problems import Problem
 
 T = TypeVar("T")
 

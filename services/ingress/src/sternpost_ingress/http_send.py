@@ -10,9 +10,6 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 
 from fastapi import APIRouter, Request, Response
-from sternpost_mail.config import Config
-from sternpost_mail.ids import RANDOM_OCTETS, make_id
-from sternpost_runtime.bus import OutcomeUnknown
 
 from sternpost_ingress import telemetry
 from sternpost_ingress.accept import Client, make_mail
@@ -31,6 +28,9 @@ from sternpost_ingress.idempotency import (
 )
 from sternpost_ingress.problems import Problem
 from sternpost_ingress.spool import Spool, SpoolRefused, Why
+from sternpost_mail.config import Config
+from sternpost_mail.ids import RANDOM_OCTETS, make_id
+from sternpost_runtime.bus import OutcomeUnknown
 
 IN_A_THREAD = 256 * 1024
 """Octets of a body from which it is parsed and composed in a thread: that takes milliseconds in which others wait."""

@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import ValidationError
-from sternpost_mail.address import parse_address
-from sternpost_mail.config import Config
-from sternpost_mail.envelope import Envelope, Recipient
-from sternpost_mail.headers import HeaderError, HeaderFacts, read_header
 
 from sternpost_ingress.accept import Client, Refusal, check_content, check_recipient, check_sender, refuse_header
 from sternpost_ingress.compose import (
@@ -27,6 +23,10 @@ from sternpost_ingress.compose import (
 from sternpost_ingress.http_models import RawRequest, SendRequest
 from sternpost_ingress.http_settings import HttpSettings
 from sternpost_ingress.problems import Problem, problem_of, problem_of_validation
+from sternpost_mail.address import parse_address
+from sternpost_mail.config import Config
+from sternpost_mail.envelope import Envelope, Recipient
+from sternpost_mail.headers import HeaderError, HeaderFacts, read_header
 
 MAX_RAW_LINE = 2048
 """Octets of one line of a raw mail, as the SMTP doors take (RFC 5322 says 998; what is signed may not be folded)."""

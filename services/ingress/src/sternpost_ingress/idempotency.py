@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 import structlog
+
 from sternpost_runtime.bus import BusError, Conflict, Entry, OutcomeUnknown
 
 log = structlog.get_logger()
@@ -108,8 +109,8 @@ def bucket_of(hashed: str) -> str:
 
 
 def decide(look: Look, wanted: Use, now_ms: int) -> Replay | tuple[Look, Use, bool]:
-    """What becomes of a request, given what its bucket holds: the stored answer, or the bucket with the claim in it, the
-    claim, and whether it is another's that is taken over. Expired uses are left out of the new bucket.
+    """What becomes of a request, given what its bucket holds: the stored answer, or the bucket with the claim in it,
+    the claim, and whether it is another's that is taken over. Expired uses are left out of the new bucket.
 
     Raises KeyInFlight, KeyMismatch or, when the bucket is full, KeysUnavailable.
     """

@@ -15,12 +15,12 @@ from typing import Protocol
 
 import structlog
 from cachetools import TTLCache
+
+from sternpost_ingress.telemetry import auth_answered, auth_cache_asked
 from sternpost_mail.identity import Verdict, VerifyReply, VerifyRequest
 from sternpost_runtime.bus import BusError
 from sternpost_runtime.codec import CodecError, decode_verify_reply, encode_verify_request
 from sternpost_runtime.subjects import AUTH_VERIFY
-
-from sternpost_ingress.telemetry import auth_answered, auth_cache_asked
 
 log = structlog.get_logger()
 

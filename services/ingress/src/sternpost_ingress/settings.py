@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
-from sternpost_runtime.settings import CommaSeparated, ServiceSettings
 
 from sternpost_ingress.engine_types import EngineLimits
 from sternpost_ingress.http_settings import HttpSettings
+from sternpost_runtime.settings import CommaSeparated, ServiceSettings
 
 MIB = 1024 * 1024
 

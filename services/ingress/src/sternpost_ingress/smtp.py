@@ -12,14 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import structlog
-from sternpost_mail.address import Address
-from sternpost_mail.config import Config
-from sternpost_mail.envelope import Door, Envelope, Mail
-from sternpost_mail.headers import HeaderError, HeaderFacts, read_header
-from sternpost_mail.identity import Verdict, VerifyReply
-from sternpost_mail.ids import RANDOM_OCTETS, make_id
-from sternpost_mail.reply import Reply
-from sternpost_runtime.bus import OutcomeUnknown
 
 from sternpost_ingress import telemetry
 from sternpost_ingress.accept import (
@@ -47,6 +39,14 @@ from sternpost_ingress.smtp_auth import AuthExchange, Login
 from sternpost_ingress.smtp_limits import ClientLimits
 from sternpost_ingress.smtp_tls import Certificates
 from sternpost_ingress.spool import SpoolRefused, Why
+from sternpost_mail.address import Address
+from sternpost_mail.config import Config
+from sternpost_mail.envelope import Door, Envelope, Mail
+from sternpost_mail.headers import HeaderError, HeaderFacts, read_header
+from sternpost_mail.identity import Verdict, VerifyReply
+from sternpost_mail.ids import RANDOM_OCTETS, make_id
+from sternpost_mail.reply import Reply
+from sternpost_runtime.bus import OutcomeUnknown
 
 log = structlog.get_logger()
 

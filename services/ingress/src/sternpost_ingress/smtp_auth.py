@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, Session
+
 from sternpost_mail.reply import Reply
 
 BROKEN_OFF = Reply(501, "5.7.0", "AUTH was broken off")

@@ -6,10 +6,6 @@ import socket
 from collections.abc import Awaitable, Callable
 
 import structlog
-from sternpost_mail.config import Config
-from sternpost_mail.envelope import Door
-from sternpost_mail.identity import VerifyReply
-from sternpost_mail.route import in_networks
 
 from sternpost_ingress import telemetry
 from sternpost_ingress.engine_types import Budget
@@ -18,6 +14,10 @@ from sternpost_ingress.smtp import Reception, Session, Store, plain_address
 from sternpost_ingress.smtp_limits import ClientLimits
 from sternpost_ingress.smtp_proxy import ProxyRefused, read_proxy
 from sternpost_ingress.smtp_tls import Certificates
+from sternpost_mail.config import Config
+from sternpost_mail.envelope import Door
+from sternpost_mail.identity import VerifyReply
+from sternpost_mail.route import in_networks
 
 log = structlog.get_logger()
 

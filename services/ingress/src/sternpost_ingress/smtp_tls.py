@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 
 import structlog
+
 from sternpost_mail.config import Certificate, Config
 from sternpost_runtime.sealed import SealError, open_sealed
 

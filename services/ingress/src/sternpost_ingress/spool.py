@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
+
+from sternpost_ingress.telemetry import spool_batch_stored, spool_fenced, spool_refused, spool_unexpected_duplicate
 from sternpost_mail.envelope import Mail, SpoolRecord
 from sternpost_mail.ids import RANDOM_OCTETS, make_id
 from sternpost_runtime.batch import Batcher, Overloaded
@@ -25,8 +27,6 @@ from sternpost_runtime.subjects import (
     event_subject,
     spool_subject,
 )
-
-from sternpost_ingress.telemetry import spool_batch_stored, spool_fenced, spool_refused, spool_unexpected_duplicate
 
 log = structlog.get_logger()
 

@@ -3,11 +3,6 @@
 import asyncio
 
 import structlog
-from sternpost_runtime.bus import Bus
-from sternpost_runtime.config import ConfigWatch
-from sternpost_runtime.health import Health
-from sternpost_runtime.lifecycle import Stop, spawn
-from sternpost_runtime.subjects import LANES, Service
 
 from sternpost_queue.active import ActiveSet
 from sternpost_queue.consume import Consumer
@@ -17,6 +12,11 @@ from sternpost_queue.journal import Journal
 from sternpost_queue.recover import Recovery
 from sternpost_queue.settings import Settings
 from sternpost_queue.settle import Settler
+from sternpost_runtime.bus import Bus
+from sternpost_runtime.config import ConfigWatch
+from sternpost_runtime.health import Health
+from sternpost_runtime.lifecycle import Stop, spawn
+from sternpost_runtime.subjects import LANES, Service
 
 log = structlog.get_logger()
 

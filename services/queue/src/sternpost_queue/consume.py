@@ -10,9 +10,20 @@ from typing import Any, cast
 
 import structlog
 from cachetools import TTLCache
+
 from sternpost_mail.dispatch import SiteAnswer
 from sternpost_mail.envelope import DeferredMail, Mail, SpoolRecord
 from sternpost_mail.route import Action
+from sternpost_queue import telemetry
+from sternpost_queue.active import ActiveJob, ActiveMail, ActiveSet, Site
+from sternpost_queue.control import Control
+from sternpost_queue.dispatch import Dispatcher
+from sternpost_queue.expand import Fate, Step, expand, route_of, smart_site
+from sternpost_queue.journal import Journal, now_ms
+from sternpost_queue.recover import Known, Recovery, remember
+from sternpost_queue.schedule import expiry_ms, is_too_late
+from sternpost_queue.settings import Settings
+from sternpost_queue.settle import PARK_POLICY, Settler
 from sternpost_runtime.bus import Bus, BusError, Delivery, NoAnswer, Puller
 from sternpost_runtime.codec import (
     CodecError,
@@ -33,17 +44,6 @@ from sternpost_runtime.subjects import (
     STREAM_SPOOL,
     spool_consumer,
 )
-
-from sternpost_queue import telemetry
-from sternpost_queue.active import ActiveJob, ActiveMail, ActiveSet, Site
-from sternpost_queue.control import Control
-from sternpost_queue.dispatch import Dispatcher
-from sternpost_queue.expand import Fate, Step, expand, route_of, smart_site
-from sternpost_queue.journal import Journal, now_ms
-from sternpost_queue.recover import Known, Recovery, remember
-from sternpost_queue.schedule import expiry_ms, is_too_late
-from sternpost_queue.settings import Settings
-from sternpost_queue.settle import PARK_POLICY, Settler
 
 log = structlog.get_logger()
 

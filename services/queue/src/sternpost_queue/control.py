@@ -6,11 +6,10 @@ from sternpost_mail.cancel import CancelReply, CancelRequest
 from sternpost_mail.envelope import Envelope, Lane, Mail
 from sternpost_mail.events import EventKind
 from sternpost_mail.ids import is_id
+from sternpost_queue.journal import Journal, make_event
 from sternpost_runtime.bus import Bucket, Bus, BusError
 from sternpost_runtime.codec import decode_cancel_request, encode_cancel_reply
 from sternpost_runtime.subjects import BUCKET_CONTROL, QUEUE_CANCEL
-
-from sternpost_queue.journal import Journal, make_event
 
 CANCEL_TTL = 30 * 86400.0
 """Seconds that a cancel marker is kept: longer than anything may be scheduled ahead or retried."""

@@ -11,17 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+
 from sternpost_mail.dispatch import Answer, Job, JobRecipient, JobResult, SiteSession
 from sternpost_mail.events import EventKind, Result
-from sternpost_runtime.bus import Bus, BusError, NoAnswer
-from sternpost_runtime.codec import (
-    decode_beat,
-    decode_session_answer,
-    decode_session_result,
-    encode_session,
-)
-from sternpost_runtime.subjects import BEATS, lease_subject, result_subject, session_subject
-
 from sternpost_queue import telemetry
 from sternpost_queue.active import ActiveJob, ActiveSet, Site
 from sternpost_queue.control import Control
@@ -31,6 +23,14 @@ from sternpost_queue.schedule import SitePause
 from sternpost_queue.settings import Settings
 from sternpost_queue.settle import PARK_POLICY, Settler
 from sternpost_queue.workers import Worker, Workers
+from sternpost_runtime.bus import Bus, BusError, NoAnswer
+from sternpost_runtime.codec import (
+    decode_beat,
+    decode_session_answer,
+    decode_session_result,
+    encode_session,
+)
+from sternpost_runtime.subjects import BEATS, lease_subject, result_subject, session_subject
 
 log = structlog.get_logger()
 
@@ -111,7 +111,7 @@ class Dispatcher:
                 self._lose(worker)
             for job in self._active.surplus(now):
                 telemetry.PARKED.inc()
-                self._spawn(self._park(job))
+                self._spawn(self._park(job, PARK_MS))
             telemetry.ACTIVE.set(self._active.jobs)
             telemetry.ACTIVE_OCTETS.set(self._active.octets)
             telemetry.SITES.set(len(self._active.sites))
@@ -350,7 +350,7 @@ class Dispatcher:
         self._active.put_back(again)
         self.look()
 
-    async def _park(self, job: ActiveJob, wait_ms: int = PARK_MS) -> None:
+    async def _park(self, job: ActiveJob, wait_ms: int) -> None:
         mail = job.mail
         jitter = random.randrange(max(wait_ms // 4, 1))  # noqa: S311 - jitter, no secret
         await self._settler.retry(

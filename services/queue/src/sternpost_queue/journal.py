@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
+
 from sternpost_mail.envelope import DeferRecord, DeferredMail, HeldRecord, Mail, SpoolRecord
 from sternpost_mail.events import Event, EventBatch, EventKind, OutcomeKind, Result
 from sternpost_mail.ids import RANDOM_OCTETS, make_id
 from sternpost_mail.retry import RetryPolicy
 from sternpost_mail.states import State
+from sternpost_queue import telemetry
+from sternpost_queue.schedule import retry_moment_ms
 from sternpost_runtime.batch import Batcher
 from sternpost_runtime.bus import Bus, BusError, OutcomeUnknown, StoreRefused
 from sternpost_runtime.codec import encode_defer_record, encode_event_batch, encode_held_record, encode_spool_record
@@ -31,9 +34,6 @@ from sternpost_runtime.subjects import (
     held_subject,
     spool_subject,
 )
-
-from sternpost_queue import telemetry
-from sternpost_queue.schedule import retry_moment_ms
 
 log = structlog.get_logger()
 

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
-from sternpost_runtime.settings import ServiceSettings
 
 from sternpost_queue.active import ActiveLimits
+from sternpost_runtime.settings import ServiceSettings
 
 MIB = 1024 * 1024
 

@@ -7,14 +7,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
+
 from sternpost_mail.envelope import DeferRecord, DeferredMail, Door, Envelope, Facts, Lane, Mail, Recipient
 from sternpost_mail.events import EventKind, OutcomeKind, Result
 from sternpost_mail.retry import DEFAULT_RETRY, RetryPolicy
 from sternpost_mail.states import State
-from sternpost_runtime.bus import Bus, BusError
-from sternpost_runtime.codec import encode_defer_record, encode_facts
-from sternpost_runtime.subjects import due_subject
-
 from sternpost_queue import telemetry
 from sternpost_queue.active import ActiveJob, ActiveMail
 from sternpost_queue.bounce import Action, Report, make_report
@@ -27,6 +24,9 @@ from sternpost_queue.schedule import (
     wants_failure_report,
     wants_success_report,
 )
+from sternpost_runtime.bus import Bus, BusError
+from sternpost_runtime.codec import encode_defer_record, encode_facts
+from sternpost_runtime.subjects import due_subject
 
 log = structlog.get_logger()
 
