@@ -1,12 +1,14 @@
 """Real SMTP doors on real sockets, with a spool that only remembers and a configuration made by hand."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec
 
 import trustme
+import uvloop
 
 from sternpost_ingress.settings import Settings
 from sternpost_ingress.smtp_server import SmtpServer
@@ -16,6 +18,8 @@ from sternpost_mail.envelope import Mail
 from sternpost_mail.identity import Identity, Verdict, VerifyReply
 from sternpost_mail.route import Action, Match, RelayRule
 from sternpost_runtime.sealed import generate_keypair, seal
+
+T = ParamSpec("T")
 
 NAMESPACE = "sternpost"
 HOSTNAME = "mx.sternpost.test"
@@ -117,3 +121,14 @@ async def running_doors(config: Config | None = None, **settings: Any) -> AsyncI
         yield doors
     finally:
         await server.drain(0.2)
+
+
+def on_uvloop(test: Callable[T, Coroutine[Any, Any, None]]) -> Callable[T, None]:
+    """Run a test on the loop that serves in production: it calls protocols in another order than asyncio's own."""
+
+    @functools.wraps(test)
+    def run(*args: T.args, **kwargs: T.kwargs) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run

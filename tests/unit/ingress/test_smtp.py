@@ -9,23 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-import uvloop
 
 from sternpost_ingress.smtp import Session
 from sternpost_ingress.spool import SpoolRefused, Why
 from sternpost_mail.config import EMPTY_CONFIG
 from sternpost_mail.envelope import Door
 from sternpost_runtime.bus import OutcomeUnknown
-from tests.support.smtp_door import AUTHORITY, HOSTNAME, RunningDoors, make_config, running_doors
+from tests.support.smtp_door import AUTHORITY, HOSTNAME, RunningDoors, make_config, on_uvloop, running_doors
 
 MAIL = b"MAIL FROM:<a@example.test>\r\nRCPT TO:<b@far.test>\r\nDATA\r\n"
 TEXT = b"From: a@example.test\r\n\r\nhello\r\n.\r\n"
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop that serves in production: it calls protocols in another order than asyncio's own."""
-    return uvloop.EventLoopPolicy()
 
 
 class Client:
@@ -38,7 +31,7 @@ class Client:
     async def say(self, data: bytes, replies: int = 1) -> list[str]:
         """Send, and read so many replies; the last line of each."""
         self.writer.write(data)
-        found = []
+        found: list[str] = []
         while len(found) < replies:
             line = (await asyncio.wait_for(self.reader.readuntil(b"\r\n"), 10)).decode()
             if line[3] == " ":
@@ -88,6 +81,7 @@ def only_session(doors: RunningDoors) -> Session:
     ("why", "reply"),
     [(Why.DOWN, "451 4.3.0"), (Why.FENCED, "451 4.3.0"), (Why.FULL, "452 4.3.1"), (Why.OVERLOADED, "452 4.3.1")],
 )
+@on_uvloop
 async def test_a_refusal_of_the_spool_is_temporary_and_the_session_goes_on(why: Why, reply: str) -> None:
     async with running_doors() as doors, greeted(doors) as client:
         await client.say(MAIL, 3)
@@ -100,6 +94,7 @@ async def test_a_refusal_of_the_spool_is_temporary_and_the_session_goes_on(why: 
 
 
 @pytest.mark.parametrize("failure", [OutcomeUnknown("?"), RuntimeError("a fault after the publish, perhaps")])
+@on_uvloop
 async def test_an_unknown_outcome_closes_the_connection_without_a_reply(failure: Exception) -> None:
     async with running_doors() as doors, greeted(doors) as client:
         await client.say(MAIL, 3)
@@ -108,6 +103,7 @@ async def test_an_unknown_outcome_closes_the_connection_without_a_reply(failure:
         assert await client.rest() == b""
 
 
+@on_uvloop
 async def test_a_fault_of_ours_is_451_and_its_text_stays_inside() -> None:
     async with running_doors() as doors, greeted(doors) as client:
 
@@ -118,11 +114,13 @@ async def test_a_fault_of_ours_is_451_and_its_text_stays_inside() -> None:
         assert await client.say(b"MAIL FROM:<a@example.test>\r\n") == ["451 4.3.0 A fault of ours, try again"]
 
 
+@on_uvloop
 async def test_before_the_configuration_is_complete_everything_is_451() -> None:
     async with running_doors(EMPTY_CONFIG) as doors, greeted(doors) as client:
         assert (await client.say(b"MAIL FROM:<a@example.test>\r\n"))[0].startswith("451 4.3.0")
 
 
+@on_uvloop
 async def test_the_mail_that_is_stored_says_where_it_came_from() -> None:
     async with running_doors() as doors, greeted(doors) as client:
         await client.say(MAIL, 3)
@@ -137,6 +135,7 @@ async def test_the_mail_that_is_stored_says_where_it_came_from() -> None:
 # --- time and limits --------------------------------------------------------------------------------------------------
 
 
+@on_uvloop
 async def test_silence_ends_a_session() -> None:
     async with running_doors(idle_seconds=300) as doors, greeted(doors) as client:
         session, now = only_session(doors), asyncio.get_running_loop().time()
@@ -148,6 +147,7 @@ async def test_silence_ends_a_session() -> None:
         assert (await client.rest()).startswith(b"421 4.4.2 ")
 
 
+@on_uvloop
 async def test_octets_that_make_no_command_are_silence() -> None:
     async with running_doors(idle_seconds=300) as doors, greeted(doors) as client:
         session, now = only_session(doors), asyncio.get_running_loop().time()
@@ -158,6 +158,7 @@ async def test_octets_that_make_no_command_are_silence() -> None:
         assert (await client.rest()).startswith(b"421 4.4.2 ")
 
 
+@on_uvloop
 async def test_a_text_that_trickles_ends_a_session() -> None:
     async with running_doors(min_data_rate=500, data_rate_window_seconds=60) as doors, greeted(doors) as client:
         await client.say(MAIL, 3)
@@ -167,6 +168,7 @@ async def test_a_text_that_trickles_ends_a_session() -> None:
         assert (await client.rest()).startswith(b"421 4.4.2 Your data comes too slowly")
 
 
+@on_uvloop
 async def test_an_old_session_ends_between_mails() -> None:
     async with running_doors(session_seconds=3600, min_data_rate=0) as doors, greeted(doors) as client:
         now = asyncio.get_running_loop().time()
@@ -177,6 +179,7 @@ async def test_an_old_session_ends_between_mails() -> None:
         assert (await client.rest()).startswith(b"421 4.4.2 ")
 
 
+@on_uvloop
 async def test_a_mail_that_is_settled_is_not_idle() -> None:
     async with running_doors() as doors, greeted(doors) as client:
         doors.spool.gate = asyncio.Event()
@@ -188,6 +191,7 @@ async def test_a_mail_that_is_settled_is_not_idle() -> None:
         assert (await client.say(b""))[0].startswith("250 2.0.0")
 
 
+@on_uvloop
 async def test_too_many_connections_of_one_address_are_turned_away_and_others_are_not() -> None:
     async with running_doors(max_client_connections=1, exempt_networks=()) as doors, greeted(doors):
         async with connected(doors) as second:
@@ -196,6 +200,7 @@ async def test_too_many_connections_of_one_address_are_turned_away_and_others_ar
             assert (await other.say(b""))[0].startswith("220 ")
 
 
+@on_uvloop
 async def test_a_place_is_free_again_when_its_connection_has_ended() -> None:
     async with running_doors(max_client_connections=1, exempt_networks=()) as doors:
         for _ in range(3):
@@ -205,6 +210,7 @@ async def test_a_place_is_free_again_when_its_connection_has_ended() -> None:
                 assert await client.rest() == b""
 
 
+@on_uvloop
 async def test_too_many_mails_in_a_minute_are_450() -> None:
     async with running_doors(max_client_messages_per_minute=2, exempt_networks=()) as doors, greeted(doors) as client:
         for _ in range(2):
@@ -212,11 +218,13 @@ async def test_too_many_mails_in_a_minute_are_450() -> None:
         assert (await client.say(b"MAIL FROM:<>\r\n"))[0].startswith("450 4.7.1")
 
 
+@on_uvloop
 async def test_the_process_has_a_limit_of_sessions() -> None:
     async with running_doors(max_sessions=1) as doors, greeted(doors), connected(doors) as second:
         assert (await second.rest()).startswith(b"421 4.3.2 Too many connections")
 
 
+@on_uvloop
 async def test_content_of_all_sessions_is_bounded() -> None:
     async with (
         running_doors(max_in_flight_octets=1024 * 1024) as doors,
@@ -235,6 +243,7 @@ async def test_content_of_all_sessions_is_bounded() -> None:
         assert doors.server.reception.budget.used == 0
 
 
+@on_uvloop
 async def test_a_client_that_does_not_read_is_not_read_either() -> None:
     async with running_doors(max_errors=10**9) as doors, greeted(doors) as client:
         session = only_session(doors)
@@ -246,6 +255,7 @@ async def test_a_client_that_does_not_read_is_not_read_either() -> None:
         assert await client.say(b"") == ["250 2.0.0 OK"]
 
 
+@on_uvloop
 async def test_a_client_that_talks_on_while_its_mail_is_settled_is_held_back() -> None:
     async with running_doors() as doors, greeted(doors) as client:
         doors.spool.gate = asyncio.Event()
@@ -274,6 +284,7 @@ async def certificate_of(doors: RunningDoors, name: str) -> tuple[str, ...]:
     return tuple(value for _, value in found)
 
 
+@on_uvloop
 async def test_the_certificate_is_chosen_by_name() -> None:
     async with running_doors() as doors:
         assert await certificate_of(doors, HOSTNAME) == (HOSTNAME,)
@@ -282,6 +293,7 @@ async def test_the_certificate_is_chosen_by_name() -> None:
         assert await certificate_of(doors, "unknown.test") == (HOSTNAME,)
 
 
+@on_uvloop
 async def test_without_a_certificate_no_tls_is_offered_and_one_that_comes_is_used_at_once() -> None:
     async with running_doors(make_config(certificates=False)) as doors:
         async with connected(doors, "submission") as client:
@@ -296,6 +308,7 @@ async def test_without_a_certificate_no_tls_is_offered_and_one_that_comes_is_use
         assert await certificate_of(doors, HOSTNAME) == (HOSTNAME,)
 
 
+@on_uvloop
 async def test_a_certificate_that_does_not_open_leaves_the_last_good_one() -> None:
     async with running_doors() as doors:
         broken = make_config()
@@ -306,6 +319,7 @@ async def test_a_certificate_that_does_not_open_leaves_the_last_good_one() -> No
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@on_uvloop
 async def test_old_tls_is_refused() -> None:
     context = trusting()
     context.minimum_version = ssl.TLSVersion.TLSv1
@@ -316,6 +330,7 @@ async def test_old_tls_is_refused() -> None:
             await asyncio.open_connection("127.0.0.1", doors.port("submissions"), ssl=context, server_hostname=HOSTNAME)
 
 
+@on_uvloop
 async def test_a_handshake_that_fails_frees_its_place() -> None:
     async with running_doors() as doors:
         async with connected(doors, "submissions") as client:
@@ -344,6 +359,7 @@ V2_LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"
     [(V1, "203.0.113.7"), (V2, "203.0.113.7"), (V2_LOCAL, "127.0.0.9"), (b"PROXY UNKNOWN\r\n", "127.0.0.9")],
     ids=["v1", "v2", "v2 local", "v1 unknown"],
 )
+@on_uvloop
 async def test_a_trusted_balancer_tells_the_client(header: bytes, address: str) -> None:
     async with (
         running_doors(proxy_networks=("127.0.0.9/32",)) as doors,
@@ -353,6 +369,7 @@ async def test_a_trusted_balancer_tells_the_client(header: bytes, address: str) 
         assert only_session(doors)._address == address
 
 
+@on_uvloop
 async def test_tls_may_follow_the_proxy_header_in_the_same_packet() -> None:
     async with running_doors(proxy_networks=("127.0.0.9/32",)) as doors:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -377,6 +394,7 @@ async def test_tls_may_follow_the_proxy_header_in_the_same_packet() -> None:
     "header",
     [b"EHLO client.test\r\n", b"PROXY TCP4 nonsense\r\n", b"PROXY " + b"x" * 200, b"\r\n\r\n\0\r\nQUIT\n\x31\0\0\0"],
 )
+@on_uvloop
 async def test_a_trusted_balancer_must_send_a_header(header: bytes) -> None:
     async with (
         running_doors(proxy_networks=("127.0.0.9/32",)) as doors,
@@ -386,6 +404,7 @@ async def test_a_trusted_balancer_must_send_a_header(header: bytes) -> None:
         assert await client.rest() == b""
 
 
+@on_uvloop
 async def test_a_header_that_does_not_come_is_not_awaited_for_long() -> None:
     async with (
         running_doors(proxy_networks=("127.0.0.9/32",), proxy_header_seconds=0.05) as doors,
@@ -394,6 +413,7 @@ async def test_a_header_that_does_not_come_is_not_awaited_for_long() -> None:
         assert await client.rest() == b""
 
 
+@on_uvloop
 async def test_others_connect_as_themselves_and_may_not_send_a_header() -> None:
     async with (
         running_doors(proxy_networks=("127.0.0.9/32",)) as doors,
@@ -408,6 +428,7 @@ async def test_others_connect_as_themselves_and_may_not_send_a_header() -> None:
 # --- shutting down ----------------------------------------------------------------------------------------------------
 
 
+@on_uvloop
 async def test_shutting_down_answers_the_mail_on_its_way_and_says_421_to_the_rest() -> None:
     async with running_doors() as doors, greeted(doors) as idle, greeted(doors) as busy:
         doors.spool.gate = asyncio.Event()
@@ -427,6 +448,7 @@ async def test_shutting_down_answers_the_mail_on_its_way_and_says_421_to_the_res
             await asyncio.open_connection("127.0.0.1", doors.port(Door.MX))
 
 
+@on_uvloop
 async def test_shutting_down_does_not_wait_for_ever() -> None:
     async with running_doors() as doors, greeted(doors) as client:
         doors.spool.gate = asyncio.Event()
@@ -437,6 +459,7 @@ async def test_shutting_down_does_not_wait_for_ever() -> None:
         assert await client.rest() == b""
 
 
+@on_uvloop
 async def test_a_mail_whose_client_has_gone_is_stored_all_the_same() -> None:
     async with running_doors() as doors, greeted(doors) as client:
         doors.spool.gate = asyncio.Event()

@@ -214,7 +214,8 @@ class Spool:
             try:
                 stored = await self._bus.store(subject, empty, msg_id=record_id, timeout=left)
             except OutcomeUnknown:
-                continue
+                # One fence only: the answer "duplicate" to a second one could mean our own first.
+                break
             except BusError:
                 await asyncio.sleep(min(0.2, max(left, 0.0)))
                 continue
