@@ -4,7 +4,7 @@ import email
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
-from email.message import Message
+from email.message import EmailMessage, Message
 from email.policy import default
 from typing import Any
 
@@ -28,7 +28,16 @@ async def send(platform: Platform, recipients: list[str], **fields: Any) -> str:
     return str(answer.json()["id"])
 
 
-async def report_about(platform: Platform, address: str) -> Message:
+def status_of(report: EmailMessage) -> Message:
+    """The per-recipient fields of the first recipient (RFC 3464 §2.3)."""
+    parts = [part for part in report.walk() if part.get_content_type() == "message/delivery-status"]
+    fields = parts[0].get_payload()
+    assert isinstance(fields, list)
+    assert isinstance(fields[1], Message)
+    return fields[1]
+
+
+async def report_about(platform: Platform, address: str) -> EmailMessage:
     found: list[bytes] = []
 
     async def is_there() -> bool:
@@ -40,7 +49,9 @@ async def report_about(platform: Platform, address: str) -> Message:
         return False
 
     await until(is_there, 30, f"a report about {address}")
-    return email.message_from_bytes(found[0], policy=default)
+    report = email.message_from_bytes(found[0], policy=default)
+    assert isinstance(report, EmailMessage)
+    return report
 
 
 async def test_two_451_and_the_third_try_delivers(platform: Platform) -> None:
@@ -63,9 +74,9 @@ async def test_a_550_bounces_with_a_report_the_sender_can_read(platform: Platfor
     report = await report_about(platform, address)
     assert report.get_content_type() == "multipart/report"
     assert report["Auto-Submitted"] == "auto-replied"
-    kinds = [part.get_content_type() for part in report.iter_parts()]  # type: ignore[attr-defined]
+    kinds = [part.get_content_type() for part in report.iter_parts()]
     assert kinds == ["text/plain", "message/delivery-status", "message/rfc822"]
-    status = report.get_payload(1).get_payload()[1]  # type: ignore[union-attr,index]
+    status = status_of(report)
     assert status["Final-Recipient"] == f"rfc822; {address}"
     assert (status["Action"], status["Status"]) == ("failed", "5.1.1")
     assert status["Diagnostic-Code"] == "smtp; 550 5.1.1 no such user"
@@ -79,7 +90,7 @@ async def test_nobody_answers_and_the_mail_expires_with_a_report(platform: Platf
     found = await platform.wait_state(identifier, "expired", 60)
     assert {entry["outcome"] for entry in found["timeline"] if entry["kind"] == "attempt"} == {"unreached"}
     report = await report_about(platform, address)
-    status = report.get_payload(1).get_payload()[1]  # type: ignore[union-attr,index]
+    status = status_of(report)
     assert (status["Action"], status["Status"]) == ("failed", "4.4.7")
 
 

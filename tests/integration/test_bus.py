@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sternpost_runtime.bootstrap import BootstrapSettings, bootstrap
-from sternpost_runtime.bus import BusDown, Conflict, NoAnswer, ObjectMissing, StreamFull
+from sternpost_runtime.bus import BusDown, Conflict, Delivery, NoAnswer, ObjectMissing, StreamFull
 from sternpost_runtime.subjects import (
     BUCKET_CONTROL,
     BUCKET_IDEMPOTENCY,
@@ -78,7 +78,7 @@ async def test_a_waiting_record_falls_due_at_its_moment(own_broker: Broker) -> N
         },
     )
     puller = bus.puller(STREAM_DEFER, CONSUMER_DUE)
-    deliveries = []
+    deliveries: list[Delivery] = []
     while not deliveries:
         deliveries = await puller.fetch(10, 5)
     assert deliveries[0].payload == b"later"
@@ -163,10 +163,14 @@ async def test_a_large_content_comes_back_whole_or_not_at_all(broker: Broker) ->
 async def test_a_full_stream_refuses_at_once() -> None:
     async with running_broker(storage_mib=64) as broker:
         bus = await broker.connect(Service.INGRESS)
-        with pytest.raises(StreamFull):
+
+        async def fill() -> None:
             for _ in range(100):
                 record = fresh()
                 await bus.store(spool_subject("normal", record), bytes(1024 * 1024), msg_id=record)
+
+        with pytest.raises(StreamFull):
+            await fill()
         began = time.monotonic()
         with pytest.raises(StreamFull):
             await bus.store(spool_subject("normal", fresh()), bytes(1024 * 1024), msg_id=fresh())
@@ -176,10 +180,10 @@ async def test_a_full_stream_refuses_at_once() -> None:
 
 async def test_a_broker_that_is_gone_is_known_at_once(own_broker: Broker) -> None:
     bus = await own_broker.connect(Service.INGRESS)
-    lost = asyncio.Event()
     await own_broker.kill()
-    while bus.connected:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while bus.connected:  # noqa: ASYNC110 - the bus tells of a loss by this property alone
+            await asyncio.sleep(0.01)
     with pytest.raises(BusDown):
         await bus.store(spool_subject("normal", "a"), b"x", msg_id="a")
     back = asyncio.Event()
@@ -187,7 +191,6 @@ async def test_a_broker_that_is_gone_is_known_at_once(own_broker: Broker) -> Non
     await own_broker.start()
     await asyncio.wait_for(back.wait(), 10)
     assert (await bus.store(spool_subject("normal", "b"), b"x", msg_id=fresh())).stream == STREAM_SPOOL
-    assert not lost.is_set()
     await bus.close()
 
 

@@ -79,10 +79,9 @@ def submit(port: int) -> tuple[int, bytes]:
     with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
         try:
             client.sendmail("a@example.test", ["b@far.test"], TEXT)
-        except smtplib.SMTPSenderRefused as refused:
-            return refused.smtp_code, refused.smtp_error  # type: ignore[return-value]
-        except smtplib.SMTPDataError as refused:
-            return refused.smtp_code, refused.smtp_error  # type: ignore[return-value]
+        except smtplib.SMTPResponseException as refused:
+            error = refused.smtp_error
+            return refused.smtp_code, error if isinstance(error, bytes) else error.encode()
     return 250, b""
 
 

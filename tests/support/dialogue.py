@@ -23,6 +23,7 @@ import base64
 import re
 import ssl
 from pathlib import Path
+from typing import Any
 
 from tests.support.smtp_door import AUTHORITY, HOSTNAME, RunningDoors, running_doors
 
@@ -55,7 +56,7 @@ class Dialogue:
         self.path = path
         self.door = "mx"
         self.address = "127.0.0.1"
-        self.settings: dict[str, str] = {}
+        self.settings: dict[str, Any] = {}
         self._pending = b""
         self._reply: list[str] = []
 

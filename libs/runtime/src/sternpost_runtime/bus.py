@@ -538,7 +538,7 @@ class Bus:
                     status = headers.get("Status", "")
                     if status == "404":
                         return found
-                    if status == "204" or status.startswith("4") or status.startswith("5"):
+                    if status == "204" or status.startswith(("4", "5")):
                         if status != "204":
                             raise NoAnswer(f"{stream} cannot be read: {status} {headers.get('Description', '')}")
                         return found
