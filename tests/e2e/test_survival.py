@@ -160,13 +160,13 @@ async def nothing_is_open(platform: Platform, least: int) -> None:
         before = ""
         async with httpx.AsyncClient(base_url=platform.url, headers=platform.headers, timeout=30) as client:
             while True:
-                params = {"limit": "200", **({"cursor": before} if before else {})}
+                params = {"limit": "200", **({"before": before} if before else {})}
                 answer = await client.get("/v1/messages", params=params)
                 if answer.status_code != 200:
                     return False
                 page = answer.json()
                 states.update(message["state"] for message in page["messages"])
-                before = page.get("next_cursor") or ""
+                before = page["next_before"]
                 if not before:
                     return states["delivered"] >= least and set(states) == {"delivered"}
 

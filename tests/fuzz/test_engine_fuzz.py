@@ -10,6 +10,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sternpost_ingress.engine_text import find_text_fault
 from sternpost_ingress.engine_types import EngineLimits, State, Traits
 from tests.unit.ingress.engine_client import EngineClient
 
@@ -109,3 +110,10 @@ def test_only_the_true_end_ends_a_text(text: bytes) -> None:
     assert client.engine.state is State.DATA
     assert len(client.say(b".\r\n")) == 1
     assert client.say(b"NOOP\r\n") == ["250 2.0.0"]
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x", b"\xff", b"\x85", b"\x0b"]), max_size=30).map(b"".join))
+def test_the_fast_look_at_line_ends_agrees_with_counting(text: bytes) -> None:
+    breaks = text.count(b"\r\n")
+    clean = text.count(b"\r") == text.count(b"\n") == breaks
+    assert (find_text_fault(text, 998) == "") is clean
