@@ -31,7 +31,7 @@ run: $(STAMP) ## run the platform with examples/quickstart until Ctrl-C
 	@exec $(IN)/python -m sternpost_cli up --manifests examples/quickstart
 
 .PHONY: test
-test: $(STAMP) ## run the tests; one of them: make test T=tests/unit/mail
+test: $(STAMP) tools ## run the tests; one of them: make test T=tests/unit/mail
 	@$(IN)/python -m pytest $(T)
 
 .PHONY: lint

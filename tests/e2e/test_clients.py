@@ -16,10 +16,9 @@ import httpx
 import pytest
 
 from tests.support.platform import Platform
+from tools.fetch import nodemailer_folder
 
 pytestmark = pytest.mark.e2e
-
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sternpost"
 
 
 def unique() -> str:
@@ -155,7 +154,7 @@ async def test_msmtp_sends_by_both_doors(platform: Platform, door: str, tmp_path
 @pytest.mark.parametrize("door", ["submission", "submissions"])
 async def test_nodemailer_sends_by_both_doors(platform: Platform, door: str, tmp_path: Path) -> None:
     node = peer("node")
-    modules = CACHE / "peers" / "node_modules"
+    modules = nodemailer_folder() / "node_modules"
     if not (modules / "nodemailer").is_dir():
         text = "nodemailer is not installed: `make tools` installs it where npm is"
         if os.environ.get("CI"):
