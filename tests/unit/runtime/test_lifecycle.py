@@ -256,6 +256,7 @@ def test_settling_the_collector_freezes_what_exists() -> None:
         settle_gc()
         print(gc.get_freeze_count() > 1000, gc.get_threshold())
     """
+    frozen_here = gc.get_freeze_count()
     with process(body) as started:
         assert end(started)[1] == f"True {GC_THRESHOLDS}\n"
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() == frozen_here

@@ -5,6 +5,8 @@ SQLAlchemy's exceptions end here: a caller sees DatabaseDown (again later) or Ro
 table.
 """
 
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -149,11 +151,24 @@ def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
     # The driver's own BEGIN is off, so that a writer can begin with the write lock and DDL is part of its transaction.
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _turn_to_wal(cursor)
     cursor.execute("PRAGMA synchronous = NORMAL")  # EVENTS is the truth: what a power failure takes is projected again
     cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     cursor.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     cursor.close()
+
+
+def _turn_to_wal(cursor: Any) -> None:
+    """Where two connections turn a fresh file to WAL at once, SQLite refuses one without asking its busy handler."""
+    for _ in range(BUSY_SECONDS * 100):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            time.sleep(0.01)
+    cursor.execute("PRAGMA journal_mode = WAL")
 
 
 def _begin_sqlite(connection: Connection) -> None:
