@@ -91,6 +91,7 @@ class HttpServer:
                 log_level=settings.uvicorn_log_level,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # whoever sends X-Forwarded-For must not choose the address that limits count
                 timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
             )
         )

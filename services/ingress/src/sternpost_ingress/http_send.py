@@ -16,7 +16,7 @@ from sternpost_ingress.accept import Client, make_mail
 from sternpost_ingress.http_client import Bodies, Gate
 from sternpost_ingress.http_models import Accepted, RawRequest, SendRequest
 from sternpost_ingress.http_settings import HttpSettings
-from sternpost_ingress.http_submit import Submission, check, from_parts, from_raw, from_raw_json, read_traceparent
+from sternpost_ingress.http_submit import Submission, check, from_parts, from_raw, from_raw_json
 from sternpost_ingress.idempotency import (
     Claim,
     Idempotency,
@@ -31,6 +31,7 @@ from sternpost_ingress.spool import Spool, SpoolRefused, Why
 from sternpost_mail.config import Config
 from sternpost_mail.ids import RANDOM_OCTETS, make_id
 from sternpost_runtime.bus import OutcomeUnknown
+from sternpost_runtime.telemetry import new_traceparent
 
 IN_A_THREAD = 256 * 1024
 """Octets of a body from which it is parsed and composed in a thread: that takes milliseconds in which others wait."""
@@ -250,7 +251,7 @@ class Sending:
             tags=submission.tags,
             metadata=submission.metadata,
             not_before_ms=submission.send_at_ms if scheduled else 0,
-            traceparent=read_traceparent(request.headers.get("traceparent", "")),
+            traceparent=new_traceparent(request.headers.get("traceparent", "")),
         )
         try:
             await self._spool.put(mail, record_id=record_id)

@@ -32,7 +32,6 @@ MAX_RAW_LINE = 2048
 """Octets of one line of a raw mail, as the SMTP doors take (RFC 5322 says 998; what is signed may not be folded)."""
 DAY_MS = 86_400_000
 _LONG_LINE = re.compile(rb"[^\n]{%d}" % (MAX_RAW_LINE + 2))
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +169,6 @@ def check(client: Client, submission: Submission, config: Config, settings: Http
             refusals.append((field, refusal))
     if refusals:
         raise problem_of(refusals)
-
-
-def read_traceparent(value: str) -> str:
-    """A W3C trace context header, or nothing where it is not one."""
-    return value if _TRACEPARENT.fullmatch(value) and not value.startswith("ff") else ""
 
 
 def _bare(field: str, text: str, errors: list[FieldError]) -> str:

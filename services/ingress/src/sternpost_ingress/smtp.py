@@ -47,6 +47,7 @@ from sternpost_mail.identity import Verdict, VerifyReply
 from sternpost_mail.ids import RANDOM_OCTETS, make_id
 from sternpost_mail.reply import Reply
 from sternpost_runtime.bus import OutcomeUnknown
+from sternpost_runtime.telemetry import new_traceparent
 
 log = structlog.get_logger()
 
@@ -369,6 +370,7 @@ class Session(asyncio.Protocol):
                 mail_id=make_id(now_ms, os.urandom(RANDOM_OCTETS)),
                 now_ms=now_ms,
                 hostname=reception.settings.hostname,
+                traceparent=new_traceparent(),
             )
         except Exception:
             log.exception("smtp_fault", where="make_mail")
