@@ -107,7 +107,8 @@ def text_of(values: Mapping[str, bytes], key: str, field: str) -> str:
 
 def make_password() -> str:
     """A new random password."""
-    return secrets.token_urlsafe(GENERATED_PASSWORD_OCTETS)
+    # Hexadecimal: a password that begins with "-" is an option to swaks and its like.
+    return secrets.token_hex(GENERATED_PASSWORD_OCTETS)
 
 
 def make_api_key() -> str:
