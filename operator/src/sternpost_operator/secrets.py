@@ -25,7 +25,7 @@ from sternpost_operator.manifests import (
 from sternpost_operator.problems import FieldError, Reason
 
 GENERATED_PASSWORD_OCTETS = 24
-"""192 random bits, 32 characters of base64url: short enough to paste, far beyond guessing."""
+"""192 random bits, 48 hexadecimal characters: short enough to paste, far beyond guessing."""
 
 KEY_USERNAME = "username"
 KEY_PASSWORD = "password"  # noqa: S105 - the name of a key in a Secret

@@ -120,7 +120,7 @@ def test_generated_secrets_are_made_once() -> None:
     password = first.generated["sternpost", "out"]
     key = first.generated["sternpost", "key"]["apiKey"]
     assert password["username"] == "alice"
-    assert len(password["password"]) == 32
+    assert len(password["password"]) == 48
     logins = {resource.login for resource in first.resources if isinstance(resource, Credential)}
     assert logins == {"alice", api_key_login(key)}
     again = compiled(*texts, state=first.state)
